@@ -1,0 +1,82 @@
+# Everything from a fresh clone: `make run` and `make test` need Python 3.11+ and nothing else.
+# PYTHON=... chooses the interpreter, CC=... the compiler of the guests.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+EMU    := $(BIN)/emu
+PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+GUEST_SOURCES := $(wildcard guests/*.S guests/*.c guests/*.ld guests/include/*.h)
+GUEST_BUILDER := emu/toolchain.py emu/data.py
+
+.DEFAULT_GOAL := help
+.PHONY: help run test bench guests lint reference wheel clean
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+help: ## print these lines
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+run: guests/build/.done ## set up, then run the main demonstration
+	@$(EMU) run clock --vcpus 2 --task busy
+
+test: guests/build/.done $(VENV)/.dev ## set up, then run the tests
+	@$(BIN)/python -m pytest
+
+bench: guests/build/.done $(VENV)/.dev ## measure against the named baselines
+	@$(EMU) bench
+
+guests: $(VENV)/.compiler guests/include/abi.h ## build the guest programs
+	@$(BIN)/python -m emu.toolchain
+
+lint: $(VENV)/.dev ## check style and types
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m mypy
+
+reference: $(VENV)/.dev ## build the reference guests and write their hashes
+	@$(BIN)/python -m emu.toolchain --reference --hashes
+
+wheel: $(VENV)/.dev ## build the wheel, reference guests included
+	@$(BIN)/python -m emu.toolchain --reference
+	@$(PIP) wheel --no-deps --wheel-dir dist .
+	@ls dist
+
+clean: ## remove what was built, and the virtual environment
+	rm -rf $(VENV) guests/build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find emu tests -name __pycache__ -type d -exec rm -rf {} +
+
+# --- Set-up. A stamp stands for each step, so a second call does nothing. ---
+
+$(VENV)/.venv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "emu needs Python 3.11 or newer as \`$(PYTHON)\`; choose another with: make PYTHON=python3.11"; exit 1; } >&2
+	@echo "creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV) >$(VENV).log 2>&1 || \
+	    { cat $(VENV).log; rm -f $(VENV).log; \
+	      echo "\`$(PYTHON) -m venv\` failed; on Debian and Ubuntu: sudo apt install python3-venv"; exit 1; } >&2
+	@rm -f $(VENV).log
+	@touch $@
+
+$(VENV)/.core: $(VENV)/.venv pyproject.toml hatch_build.py
+	@echo "installing emu and what it needs"
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	@echo "installing the test tools"
+	@$(PIP) install --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.compiler: $(VENV)/.core
+	@$(BIN)/python -m emu.toolchain --find >/dev/null 2>&1 || \
+	    { echo "installing the zig compiler (about 100 MB)" && $(PIP) install --editable '.[build]'; }
+	@touch $@
+
+guests/include/abi.h: emu/abi.py emu/abi_header.py | $(VENV)/.venv
+	@$(BIN)/python -m emu.abi_header >$@.new
+	@mv $@.new $@
+
+guests/build/.done: $(VENV)/.compiler guests/include/abi.h $(GUEST_SOURCES) $(GUEST_BUILDER)
+	@$(BIN)/python -m emu.toolchain
+	@touch $@

@@ -1,0 +1,62 @@
+"""A program as it will stand in guest memory: pieces of bytes, rights, and where it is entered.
+
+In Linux: struct kexec_segment in include/linux/kexec.h is the same idea.
+"""
+
+import hashlib
+from typing import NamedTuple
+
+from emu import abi
+from emu.boot.entry import LONG, REAL, Entry, Rights, program_limit
+from emu.faults import HostError
+from emu.ram import Ram
+
+
+class Piece(NamedTuple):
+    """`data` at `gpa`, followed by zeroes up to `size` bytes."""
+
+    gpa: int
+    data: bytes
+    size: int
+
+
+class Image(NamedTuple):
+    """`pieces` do not overlap; `rights` are page-aligned, disjoint, and name only what differs from plain data.
+
+    `source` is the file's content, for symbols and for the run's identity.
+    """
+
+    entry: Entry
+    pieces: tuple[Piece, ...]
+    rights: tuple[Rights, ...]
+    source: bytes
+    where: str
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.source).hexdigest()
+
+
+def place(image: Image, ram: Ram, vcpus: int) -> None:
+    """Copy the program into RAM. Raises HostError where it does not fit between the reserved region and the stacks."""
+    low, high = (0, ram.size) if image.entry.mode == REAL else (abi.GUEST_GPA, program_limit(ram, vcpus))
+    for piece in image.pieces:
+        if not low <= piece.gpa <= high - piece.size:
+            raise HostError(
+                f"a segment at {piece.gpa:#x} of {piece.size:#x} bytes is outside the memory for programs,"
+                f" {low:#x} to {high:#x}",
+                image.where,
+                "link it there, or give more --ram",
+            )
+    for piece in image.pieces:
+        ram.write(piece.gpa, piece.data)
+
+
+def flat_image(source: bytes, where: str, mode: str) -> Image:
+    """A file without structure, loaded whole: at 0x7c00 for real mode, else at GUEST_GPA; entered at its first byte."""
+    if not source:
+        raise HostError("the file is empty", where)
+    gpa = abi.REAL_MODE_GPA if mode == REAL else abi.GUEST_GPA
+    size = -(-len(source) // abi.PAGE_SIZE) * abi.PAGE_SIZE
+    rights = (Rights(gpa, size, True, True),) if mode == LONG else ()
+    return Image(Entry(mode, gpa), (Piece(gpa, source, len(source)),), rights, source, where)

@@ -1,0 +1,57 @@
+"""What is shipped with emu: guest programs, their include files and their built ELFs.
+
+The same folder stands at one of two places: `guests/` beside the package in a checkout, `emu/_data/guests/` in an
+installed wheel. Nothing else in emu needs to know which.
+"""
+
+from pathlib import Path
+
+from emu.faults import HostError
+
+SOURCE_SUFFIXES = (".S", ".c")
+SHARED_SOURCES = ("start", "start32", "trap")  # linked into the programs, no programs themselves
+BUILD = "build"
+REFERENCE = "reference"
+REFERENCE_HASHES = "reference.sha256"
+
+
+def guests_dir() -> Path:
+    """The folder of guest sources, with `include/` and `build/` in it; raises HostError where none is installed."""
+    package = Path(__file__).resolve().parent
+    for folder in (package.parent / "guests", package / "_data" / "guests"):
+        if (folder / "include").is_dir():
+            return folder
+    raise HostError("the guest programs are missing from this installation", str(package), "install emu again")
+
+
+def build_dir(*, reference: bool = False) -> Path:
+    """Where built guests are: this machine's own, or the reference builds of the pinned compiler. It may not exist."""
+    folder = guests_dir() / BUILD
+    return folder / REFERENCE if reference else folder
+
+
+def guest_sources() -> dict[str, Path]:
+    """The source file of each guest program by its bare name, sorted: {"bad_msr": .../bad_msr.c, ...}."""
+    sources = {path.stem: path for path in guests_dir().iterdir() if path.suffix in SOURCE_SUFFIXES}
+    return {name: sources[name] for name in sorted(sources) if name not in SHARED_SOURCES}
+
+
+def guest_names() -> list[str]:
+    """The bare names `emu run` knows, sorted."""
+    return list(guest_sources())
+
+
+def guest_path(name: str, *, reference: bool = False) -> Path:
+    """The built ELF of the guest called `name`, such as "clock" or "torn32".
+
+    This machine's own build comes first, then the reference build; `reference` asks for the latter alone.
+    Raises HostError where there is no such guest, or where it has not been built.
+    """
+    if name not in guest_sources():
+        raise HostError(f"there is no guest called {name!r}", remedy=f"the guests are {', '.join(guest_names())}")
+    folders = [build_dir(reference=True)] if reference else [build_dir(), build_dir(reference=True)]
+    for folder in folders:
+        if (elf := folder / f"{name}.elf").is_file():
+            return elf
+    target = "make reference" if reference else "make guests"
+    raise HostError(f"the guest {name!r} has not been built", remedy=f"run `{target}` or `python -m emu.toolchain`")

@@ -1,0 +1,41 @@
+"""Whose doing it is when something goes wrong.
+
+A `GuestFault` is the guest's doing: the machine turns it into an exception inside the guest. A `HostError` is the
+user's: bad input, told in one sentence with the place and the remedy. Anything else that escapes is our own fault.
+
+In Linux: arch/x86/kvm/x86.c, kvm_inject_gp() and its callers.
+"""
+
+from emu import abi
+
+
+class GuestFault(Exception):
+    """An exception that the architecture owes to the guest.
+
+    `vector` is 0 to 31; `error` is the error code pushed, or None where the vector has none; `address` is CR2, for #PF.
+    """
+
+    def __init__(self, vector: int, error: int | None = None, address: int | None = None) -> None:
+        super().__init__(vector, error, address)
+        self.vector = vector
+        self.error = error
+        self.address = address
+
+
+def general_protection(error: int = 0) -> GuestFault:
+    """#GP with its error code: what an unknown MSR, a reserved bit or a privileged instruction earns."""
+    return GuestFault(abi.GP_VECTOR, error)
+
+
+class HostError(Exception):
+    """The user's input cannot be used. `where` is the place, `remedy` what to do; both may be empty."""
+
+    def __init__(self, message: str, where: str = "", remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{text}; {self.remedy}" if self.remedy else text

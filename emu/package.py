@@ -1,0 +1,65 @@
+"""One vCPU with everything that is its alone: MSR bus, CPUID leaves, TSC, local APIC, steal-time device, books.
+
+A processor package on a board is the same: the core, and the devices that no other core can reach. The machine joins
+packages to what they share, which is RAM, ports and the host.
+
+In Linux: struct kvm_vcpu in include/linux/kvm_host.h with struct kvm_vcpu_arch.
+"""
+
+from collections.abc import Callable, Iterator
+
+from emu import abi
+from emu.bus.cpuid import CpuidTable
+from emu.bus.msr import MsrBus
+from emu.devices.lapic import Lapic
+from emu.devices.steal_time import StealTime, Step
+from emu.devices.tsc import Tsc
+from emu.exits import Exit
+from emu.host.entity import Entity
+from emu.ram import Ram
+from emu.scenario import Config
+from emu.state import CpuState
+from emu.vcpu.cpu_msrs import CpuMsrs
+from emu.vcpu.engine import Engine
+from emu.vcpu.vcpu import Vcpu
+
+
+class Package:
+    """vCPU `number` in state `start`; `now` tells virtual time in picoseconds to its devices.
+
+    `exit` is an exit that has been taken and not yet completed, `halting` a HLT that has; `parked` says that nothing can wake this vCPU again.
+    `update` is an update under way (host model other-cpu), its next store due after `store_in` more instructions.
+    """
+
+    def __init__(
+        self, engine: Engine, ram: Ram, number: int, start: CpuState, config: Config, now: Callable[[], int], entity: Entity
+    ) -> None:
+        self.number = number
+        self.entity = entity
+        self.vcpu = Vcpu(engine, number, start)
+        self.tsc = Tsc(now, config.tsc_khz)
+        self.lapic = Lapic(now, self.tsc, number)
+        self.steal = None if "steal-time" in config.without else StealTime(ram.holds, config.abi)
+        self.msrs = MsrBus()
+        self.msrs.attach(CpuMsrs.msrs, CpuMsrs(self.vcpu))
+        self.msrs.attach(self.tsc.msrs, self.tsc)
+        self.msrs.attach(self.lapic.msrs, self.lapic)
+        devices: list[object] = [self.tsc, self.lapic]
+        if self.steal is not None:
+            self.msrs.attach(self.steal.msrs, self.steal)
+            devices.append(self.steal)
+        self.cpuid = CpuidTable(devices, apic_id=number, logical_cpus=config.vcpus, hypercalls=True)
+        self.exit: Exit | None = None
+        self.halting = False
+        self.parked = False
+        self.update: Iterator[Step] | None = None
+        self.store_in = 0
+
+    def alarm_ps(self) -> int | None:
+        """When something of this package's own will happen by itself."""
+        return None if self.parked else self.lapic.due_ps
+
+    @property
+    def tsc_aux(self) -> int:
+        """What RDTSCP puts into ECX."""
+        return self.vcpu.msrs[abi.MSR_TSC_AUX]

@@ -1,0 +1,127 @@
+"""Finding what Unicorn 2.1 keeps to itself, by experiment, and refusing to run where an experiment fails.
+
+Two places are needed that no public call names. *The instruction counter* of a counted run: an exit in the middle of a
+run must tell how many instructions were retired. *The hidden state* in the context blob: the error code of an
+exception, the interrupt shadow, the descriptor caches. Both are searched for by planting values and looking where they
+appear; then a guest is entered whose hidden state is known, and every part is compared.
+
+Measured on Unicorn 2.1.4; the distances are those of QEMU's CPUX86State, which the blob is an image of.
+
+In Linux: nothing like it; a real processor documents its VMCB.
+"""
+
+import ctypes
+import struct
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from emu import abi, state
+from emu.faults import HostError
+from emu.vcpu import vmcb
+
+if TYPE_CHECKING:
+    from emu.vcpu.engine import Engine, Hidden
+
+_STRUCTURE_SEARCHED = 4096  # bytes of the engine's structure in which the counter must be found
+_COUNT_MAGIC = 0x1234_5678_9ABC
+# From the first general register, in bytes.
+_HIDDEN_FLAGS, _SEGMENT_CACHES, _LDT_CACHE = 176, 184, 328
+_CACHE = struct.Struct("<I4xQII")  # selector, base, limit, flags
+_CACHE_STRIDE = 24
+_ERROR_BEFORE_DR0 = 16
+_FLAG_SHADOW, _FLAG_LMA, _FLAG_CS64, _FLAG_CPL = 1 << 3, 1 << 14, 1 << 15, 3
+_CS_BASE = _SEGMENT_CACHES + _CACHE_STRIDE + 8
+_CACHE_ORDER = ("es", "cs", "ss", "ds", "fs", "gs")
+
+
+class Layout(NamedTuple):
+    """Offsets: `error` and `registers` in the context blob."""
+
+    error: int
+    registers: int
+
+    def hidden(self, blob: Any) -> "Hidden":
+        from emu.vcpu.engine import Hidden
+
+        (error,) = struct.unpack_from("<I", blob, self.error)
+        (flags,) = struct.unpack_from("<I", blob, self.registers + _HIDDEN_FLAGS)
+        (cs_base,) = struct.unpack_from("<Q", blob, self.registers + _CS_BASE)
+        return Hidden(
+            error, bool(flags & _FLAG_SHADOW), flags & _FLAG_CPL, bool(flags & _FLAG_CS64), bool(flags & _FLAG_LMA), cs_base
+        )
+
+    def set_shadow(self, blob: Any, shadow: bool) -> None:
+        at = self.registers + _HIDDEN_FLAGS
+        (flags,) = struct.unpack_from("<I", blob, at)
+        struct.pack_into("<I", blob, at, flags & ~_FLAG_SHADOW | _FLAG_SHADOW * shadow)
+
+    def segments(self, blob: Any) -> tuple[state.Segment, ...]:
+        """The descriptor caches, in the order of state.SEGMENTS."""
+        found = []
+        for index in range(len(state.SEGMENTS)):
+            at = self.registers + (_SEGMENT_CACHES if index < 6 else _LDT_CACHE - 6 * _CACHE_STRIDE)
+            selector, base, limit, flags = _CACHE.unpack_from(blob, at + index * _CACHE_STRIDE)
+            found.append(state.Segment(selector & 0xFFFF, vmcb.attributes_of_flags(flags), limit, base))
+        return tuple(found)
+
+
+def find_counter(engine: "Engine", program: int) -> int:
+    """The offset of the instruction counter; `program` is the address of two NOPs and a HLT for the host to run."""
+    from emu.vcpu.registers import uclib
+
+    handle = engine.handle
+    uclib.uc_emu_start(
+        handle, ctypes.c_uint64(program), ctypes.c_uint64(2**64 - 1), ctypes.c_uint64(0), ctypes.c_size_t(_COUNT_MAGIC)
+    )
+    image = ctypes.string_at(handle.value, _STRUCTURE_SEARCHED)
+    pattern = struct.pack("<QQ", 3, _COUNT_MAGIC)
+    if image.count(pattern) != 1:
+        raise _unknown("its instruction counter is not where version 2.1 has it")
+    return image.index(pattern)
+
+
+def find_blob(engine: "Engine") -> Layout:
+    """The offsets in the context blob, from planted debug and general registers."""
+    from unicorn import x86_const
+
+    uc = engine.uc
+    debug = [0x1122_3344_5566_7700 + number for number in range(4)]
+    general = 0xC1C2_C3C4_C5C6_C7C8
+    for number, value in enumerate(debug):
+        uc.reg_write(x86_const.UC_X86_REG_DR0 + number, value)
+    uc.reg_write(x86_const.UC_X86_REG_RCX, general)
+    blob = bytes(engine.read_blob())
+    for number in range(4):
+        uc.reg_write(x86_const.UC_X86_REG_DR0 + number, 0)
+    uc.reg_write(x86_const.UC_X86_REG_RCX, 0)
+    planted, register = struct.pack("<4Q", *debug), struct.pack("<Q", general)
+    if blob.count(planted) != 1 or register not in blob:
+        raise _unknown("its context blob is not laid out as in version 2.1")
+    return Layout(blob.index(planted) - _ERROR_BEFORE_DR0, blob.index(register) - 8)
+
+
+def verify(engine: "Engine") -> None:
+    """Enter a guest with known hidden state that takes a #GP with a known error code in an interrupt shadow."""
+    selector = 0x1230  # beyond the limit of the GDT
+    engine.load_scratch("verify")
+    planted = tuple(
+        state.Segment(16 * index, state.DATA32, 0xFFFFF000 + index, index << 32) for index in range(len(state.SEGMENTS))
+    )
+    block = engine.vmcb
+    for name, segment in zip(state.SEGMENTS, planted, strict=True):
+        if name not in ("cs", "ss"):
+            block.set_segment(name, segment)
+    engine.general["RAX"] = selector
+    retired = engine.vmrun(16)
+    hidden = engine.hidden()
+    found = engine.segments()
+    same = all(
+        found[index] == planted[index] for index, name in enumerate(state.SEGMENTS) if name not in ("cs", "ss")
+    )
+    if engine.exit_code != vmcb.EXIT_EXCEPTION + abi.GP_VECTOR or retired != 1:
+        raise _unknown("an intercepted #GP does not stop the guest exactly")
+    if hidden.error != selector or not hidden.shadow or not same or not hidden.long or hidden.cpl:
+        raise _unknown("its context blob does not hold the hidden state of version 2.1")
+
+
+def _unknown(what: str) -> HostError:
+    return HostError(f"this build of Unicorn cannot be used, because {what}", remedy="install unicorn 2.1.4")

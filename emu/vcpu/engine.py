@@ -1,0 +1,545 @@
+"""The physical CPU: one Unicorn engine, of a model with SVM, that enters guests by executing VMRUN.
+
+Unicorn cannot stop at WRMSR or HLT by itself. But the processor it emulates is an AMD one with virtualization, and in
+*its* guest mode every instruction that a hypervisor may intercept stops exactly and costs nothing elsewhere. So this
+module does what a hypervisor does: it keeps a host-only window of memory with a two-instruction stub (VMLOAD, VMRUN),
+a VMCB and permission maps, and enters guests through that stub alone. Each change of privileged state goes the same way.
+
+Two things are private to Unicorn 2.1 and therefore measured at start and checked: where the context blob keeps
+the hidden state (error code, interrupt shadow, descriptor caches), and where the engine counts instructions.
+`emu.vcpu.calibration` does that and refuses to run where anything is not as expected.
+
+Hooks here only remember and stop. What an exit means is told by `emu.vcpu.vcpu`, what happens next by `emu.machine`.
+
+In Linux: svm_vcpu_run() in arch/x86/kvm/svm/svm.c and arch/x86/kvm/svm/vmenter.S.
+"""
+
+import ctypes
+import mmap
+from typing import Any, NamedTuple, Protocol
+
+from unicorn import Uc, unicorn_const, x86_const
+from unicorn.unicorn_const import UC_ERR_FETCH_PROT, UC_ERR_FETCH_UNMAPPED, UC_ERR_OK
+
+from emu import abi, state
+from emu.ram import Ram
+from emu.vcpu import vmcb
+from emu.vcpu.calibration import Layout, find_blob, find_counter, verify
+from emu.vcpu.decode import ADDRESS_SIZE, MAX_LENGTH, STRING_IN, STRING_IN_WIDE, decode
+from emu.vcpu.paging import Paging, read_linear
+from emu.vcpu.registers import Batch, uclib
+
+# Above what a guest can name: page tables may not set bits from MAXPHYADDR up, and CR3 is checked by us.
+WINDOW = 1 << 45
+WINDOW_SIZE = 0x10000
+STUB = bytes.fromhex("0f01da0f01d8")  # vmload rax; vmrun rax
+STUB_INSNS = 2
+_VMCB, _HSAVE, _IOPM, _MSRPM, _OPEN_MSRPM, _SCRATCH = 0x1000, 0x3000, 0x4000, 0x8000, 0xA000, 0xC000
+_SCRATCH_LANDING, _SCRATCH_GDT, _SCRATCH_IDT, _SCRATCH_STACK = 0x60, 0x80, 0x100, 0x800
+# The host's own little programs, each with its place: `wait` takes an interrupt that nobody wants any more, `count`
+# and `verify` are for calibration.
+_SCRATCH_PROGRAMS = {"wait": 0x00, "count": 0x20, "verify": 0x40}
+_SCRATCH_CODE = {
+    "wait": bytes.fromhex("f4"),  # hlt
+    "count": bytes.fromhex("9090f4"),  # nop; nop; hlt
+    "verify": bytes.fromhex("fb8ed8f4"),  # sti; mov ds, eax; hlt
+}
+
+GENERAL = tuple(name.upper() for name in state.GENERAL)
+_FPU = (*(f"XMM{n}" for n in range(16)), *(f"FP{n}" for n in range(8)), "FPCW", "FPSW", "FPTAG", "MXCSR")
+_STRING_REGISTERS = ("RAX", "RCX", "RSI", "RDI")
+_MISC = vmcb.intercept_bits(
+    *(vmcb.EXIT_RDTSC, vmcb.EXIT_RDPMC, vmcb.EXIT_CPUID, vmcb.EXIT_SWINT, vmcb.EXIT_PAUSE, vmcb.EXIT_HLT),
+    *(vmcb.EXIT_INVLPGA, vmcb.EXIT_MSR, vmcb.EXIT_SHUTDOWN, vmcb.EXIT_VMRUN, vmcb.EXIT_VMMCALL, vmcb.EXIT_VMLOAD),
+    *(vmcb.EXIT_VMSAVE, vmcb.EXIT_STGI, vmcb.EXIT_CLGI, vmcb.EXIT_SKINIT, vmcb.EXIT_RDTSCP, vmcb.EXIT_ICEBP),
+    *(vmcb.EXIT_MONITOR, vmcb.EXIT_MWAIT, vmcb.EXIT_XSETBV),
+)
+_VINTR = vmcb.intercept_bits(vmcb.EXIT_VINTR)
+_HOST_CR4 = abi.CR4_PAE | abi.CR4_OSFXSR | abi.CR4_OSXMMEXCPT
+_MSR_HSAVE_PA = 0xC0010117
+SVM_BASE = 0x100  # the engine reports #VMEXIT code c as interrupt number SVM_BASE + c
+NO_EXIT = -1
+SYSCALL, SYSENTER = -2, -3  # not #VMEXITs: the engine has no intercept for them, but a hook
+UNASSIGNED_FETCH = -4  # an instruction fetch from guest-physical addresses where nothing is
+
+
+class EngineError(Exception):
+    """The engine did what it must not; ours to mend, not the user's."""
+
+
+class PortRequest(NamedTuple):
+    """What the IN or OUT hook saw. `rip` is the instruction's, `value` None for IN.
+
+    `before` are registers the instruction changes, with their values before it. For INS, `destination` is the linear
+    address it stores to and `overwritten` what stood there.
+    """
+
+    rip: int
+    port: int
+    size: int
+    value: int | None
+    before: tuple[tuple[str, int], ...]
+    destination: int | None = None
+    overwritten: bytes = b""
+
+
+class Hidden(NamedTuple):
+    """What only the context blob shows: error code, shadow, CPL, 64-bit code, long mode, base of CS."""
+
+    error: int
+    shadow: bool
+    cpl: int
+    long: bool
+    lma: bool
+    cs_base: int
+
+
+class Resident(Protocol):
+    """A guest that can be parked: it brings the place where it is kept."""
+
+    @property
+    def resident_context(self) -> Any: ...
+
+
+class Engine:
+    """One per machine, over its RAM. `exit_code`, `counter` and `port` describe the last run."""
+
+    def __init__(self, ram: Ram) -> None:
+        self.ram = ram
+        uc = self.uc = Uc(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64)
+        # Opteron G5: SVM, SSE4 and RDTSCP, but neither RDRAND nor RDSEED, which would make runs differ.
+        uc.ctl_set_cpu_model(x86_const.UC_CPU_X86_OPTERON_G5)
+        self.handle = uc._uch
+        self._ram_anchor = ctypes.c_char.from_buffer(ram.bytes)
+        uc.mem_map_ptr(0, ram.size, unicorn_const.UC_PROT_ALL, ctypes.addressof(self._ram_anchor))
+        self._map_floating_bus()
+        self._window = _window_memory()
+        self._window_anchor = ctypes.c_char.from_buffer(self._window)
+        uc.mem_map_ptr(WINDOW, WINDOW_SIZE, unicorn_const.UC_PROT_ALL, ctypes.addressof(self._window_anchor))
+        self._window[: len(STUB)] = STUB
+        self._window[_MSRPM:_OPEN_MSRPM] = b"\xff" * (_OPEN_MSRPM - _MSRPM)
+        self.vmcb = vmcb.Vmcb(memoryview(self._window)[_VMCB : _VMCB + vmcb.SIZE])
+        self.vmcb.set_intercepts(_MISC, WINDOW + _IOPM, WINDOW + _MSRPM)
+
+        self.general = Batch(self.handle, (*GENERAL, "RIP", "RFLAGS"))
+        self._entry_general = Batch(self.handle, tuple(name for name in GENERAL if name != "RSP"))
+        self.control = Batch(self.handle, ("CR0", "CR2", "CR3", "CR4"))
+        self._tables = Batch(self.handle, ("GDTR", "IDTR"))
+        self.fpu = Batch(self.handle, _FPU)
+        self.exit_registers = Batch(self.handle, ("RIP", "RAX", "RCX", "RDX", "RBX", "RSI"))
+        self._string_registers = Batch(self.handle, (*_STRING_REGISTERS, "RIP"))
+        self.flags = Batch(self.handle, ("RFLAGS",))
+        self.results = Batch(self.handle, ("RAX", "RBX", "RCX", "RDX"))
+        self.pair = Batch(self.handle, ("RAX", "RDX"))
+        self._single = {name: Batch(self.handle, (name,)) for name in (*GENERAL, "RFLAGS", "RIP")}
+
+        self._start = uclib.uc_emu_start
+        self._stop = uclib.uc_emu_stop
+        self._context_save = uclib.uc_context_save
+        self._context_restore = uclib.uc_context_restore
+        efer = uc.msr_read(abi.MSR_EFER)
+        uc.msr_write(abi.MSR_EFER, efer | abi.EFER_SVME)
+        uc.msr_write(_MSR_HSAVE_PA, WINDOW + _HSAVE)
+        uc.reg_write(x86_const.UC_X86_REG_CR4, _HOST_CR4)
+        uc.ctl_exits_enabled(True)  # frees HLT from its role as the engine's own stop marker
+        self._add_hooks()
+        self.exit_code = NO_EXIT
+        self.counter = 0
+        self.port: PortRequest | None = None
+        self.resident: Resident | None = None
+        self.window_open = False
+        self._stale: list[tuple[int, int]] = []
+        ram.on_write(self._host_wrote)
+        self._blob = uc.context_save()
+        self._parked = uc.context_save()
+        self._blob_bytes = _blob_memory(self._blob)
+        self._prepare_scratch()
+        counter = find_counter(self, WINDOW + _SCRATCH + _SCRATCH_PROGRAMS["count"])
+        self._counter = ctypes.c_uint64.from_address(self.handle.value + counter)
+        self.layout: Layout = find_blob(self)
+        uc.reg_write(x86_const.UC_X86_REG_RAX, WINDOW + _VMCB)
+        self._host = uc.context_save()
+        verify(self)
+
+    # --- construction ------------------------------------------------------------------------------------------------
+
+    def _map_floating_bus(self) -> None:
+        """Where no RAM is, reads give ones and writes vanish, as on a board with nothing there."""
+
+        def read(_uc: Uc, _offset: int, size: int, _data: object) -> int:
+            return (1 << 8 * size) - 1
+
+        def write(_uc: Uc, _offset: int, _size: int, _value: int, _data: object) -> None:
+            return None
+
+        self.uc.mmio_map(self.ram.size, (1 << abi.MAXPHYADDR) - self.ram.size, read, None, write, None)
+
+    def _add_hooks(self) -> None:
+        void, u32, i32 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int
+        self._hooks: list[Any] = [
+            ctypes.CFUNCTYPE(None, void, u32, void)(self._on_interrupt),
+            ctypes.CFUNCTYPE(u32, void, u32, i32, void)(self._on_in),
+            ctypes.CFUNCTYPE(None, void, u32, i32, u32, void)(self._on_out),
+            ctypes.CFUNCTYPE(None, void, void)(self._on_syscall),
+            ctypes.CFUNCTYPE(None, void, void)(self._on_sysenter),
+            ctypes.CFUNCTYPE(ctypes.c_bool, void, void)(self._on_invalid),
+        ]
+        insn = unicorn_const.UC_HOOK_INSN
+        kinds = (
+            (unicorn_const.UC_HOOK_INTR, None),
+            (insn, x86_const.UC_X86_INS_IN),
+            (insn, x86_const.UC_X86_INS_OUT),
+            (insn, x86_const.UC_X86_INS_SYSCALL),
+            (insn, x86_const.UC_X86_INS_SYSENTER),
+            (unicorn_const.UC_HOOK_INSN_INVALID, None),
+        )
+        for hook, (kind, instruction) in zip(self._hooks, kinds, strict=True):
+            number = ctypes.c_size_t()
+            everywhere = (ctypes.c_uint64(1), ctypes.c_uint64(0))
+            extra = () if instruction is None else (i32(instruction),)
+            error = uclib.uc_hook_add(
+                self.handle, ctypes.byref(number), i32(kind), hook, None, *everywhere, *extra
+            )
+            if error != UC_ERR_OK:
+                raise EngineError(f"the engine refuses a hook of kind {kind} with error {error}")
+
+    # --- hooks: remember and stop ------------------------------------------------------------------------------------
+
+    def _on_interrupt(self, _uc: int, number: int, _data: int) -> None:
+        if number >= SVM_BASE:
+            self.exit_code = number - SVM_BASE
+            self.counter = self._counter.value
+            self.port = None
+            if self.exit_code == vmcb.EXIT_VINTR:
+                # The pending virtual interrupt is looked at before the stop request is: with IF left set, this hook
+                # would be called for ever. The flag is put back where the exit is decoded.
+                self.flags.read()
+                self.flags["RFLAGS"] &= ~abi.RFLAGS_IF
+                self.flags.write()
+        # Below SVM_BASE: an exception number left over from an injection, which is no event.
+        self._stop(self.handle)
+
+    def _on_in(self, _uc: int, port: int, size: int, _data: int) -> int:
+        self.counter = self._counter.value
+        self._stop(self.handle)
+        self.port = self.remember_in(port, size)
+        return self.port.before[0][1] & 0xFFFFFFFF
+
+    def _on_out(self, _uc: int, port: int, size: int, value: int, _data: int) -> None:
+        self.counter = self._counter.value
+        self._stop(self.handle)
+        before = self._string_registers
+        before.read()
+        kept = tuple((name, before[name]) for name in _STRING_REGISTERS)
+        self.port = PortRequest(before["RIP"], port, size, value & ((1 << 8 * size) - 1), kept)
+
+    def _on_syscall(self, _uc: int, _data: int) -> None:
+        self.exit_code = SYSCALL
+        self.counter = self._counter.value
+        self._stop(self.handle)
+
+    def _on_sysenter(self, _uc: int, _data: int) -> None:
+        self.exit_code = SYSENTER
+        self.counter = self._counter.value
+        self._stop(self.handle)
+
+    def _on_invalid(self, _uc: int, _data: int) -> bool:
+        self._stop(self.handle)
+        return True
+
+    def _host_wrote(self, gpa: int, size: int) -> None:
+        self._stale.append((gpa, size))
+
+    def remember_in(self, port: int, size: int) -> PortRequest:
+        """What must be known of an IN or INS before it happens, since it happens before the host can judge it."""
+        before = self._string_registers
+        before.read()
+        kept = tuple((name, before[name]) for name in _STRING_REGISTERS)
+        rip = before["RIP"]
+        hidden = self.hidden()
+        self.control.read()
+        control = self.control
+        paging = Paging(control["CR0"], control["CR3"], control["CR4"], hidden.lma)
+        linear = rip if hidden.long else hidden.cs_base + rip & 0xFFFFFFFF
+        found = decode(read_linear(self.ram, paging, linear, MAX_LENGTH), hidden.long)
+        if found is None or found.opcode not in (STRING_IN, STRING_IN_WIDE):
+            return PortRequest(rip, port, size, None, kept)
+        destination = self._string_destination(before["RDI"], found.prefixes, hidden)
+        return PortRequest(
+            rip, port, size, None, kept, destination, read_linear(self.ram, paging, destination, size)
+        )
+
+    def _string_destination(self, rdi: int, prefixes: bytes, hidden: Hidden) -> int:
+        narrowed = ADDRESS_SIZE in prefixes
+        if hidden.long:
+            return rdi & 0xFFFFFFFF if narrowed else rdi
+        segments = self.layout.segments(self._blob_bytes)
+        big = bool(segments[state.SEGMENTS.index("cs")].attributes & state.ATTRIBUTE_BIG) != narrowed
+        return segments[0].base + (rdi & (0xFFFFFFFF if big else 0xFFFF)) & 0xFFFFFFFF
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def run(self, rip: int, insns: int) -> int:
+        """Continue the guest that is in the engine at `rip` for at most `insns` (at least 1); the count retired.
+
+        `exit_code` and `port` say why it stopped; NO_EXIT and None when the count did.
+        """
+        if self._stale:
+            self._drop_stale_code()
+        return self._emulate(rip, insns, 0)
+
+    def vmrun(self, insns: int, *, inject: int = 0, window: bool = False) -> int:
+        """Enter the guest described by the VMCB, `general` and `fpu`; the count retired, or -1 where delivery faulted.
+
+        `inject` is an EVENTINJ value; with `window` the first boundary at which an interrupt may be taken exits
+        with EXIT_VINTR. A window that is open must be closed first.
+        """
+        if self._stale:
+            self._drop_stale_code()
+        block = self.vmcb
+        block.set_quad(vmcb.INTERCEPT_MISC, _MISC | (_VINTR if window else 0))
+        block.set_events(inject, vmcb.V_IRQ if window else 0)
+        block.set_quad(vmcb.EFER, block.quad(vmcb.EFER) | abi.EFER_SVME)
+        general, entry = self.general, self._entry_general
+        block.set_quad(vmcb.RAX, general["RAX"])
+        block.set_quad(vmcb.RSP, general["RSP"])
+        block.set_quad(vmcb.RIP, general["RIP"])
+        block.set_quad(vmcb.RFLAGS, general["RFLAGS"])
+        self._context_restore(self.handle, self._host.context)
+        for name in GENERAL:
+            if name != "RSP" and name != "RAX":
+                entry[name] = general[name]
+        entry["RAX"] = WINDOW + _VMCB
+        entry.write()
+        self.fpu.write()
+        self.window_open = window
+        return self._emulate(WINDOW, insns, STUB_INSNS)
+
+    def _emulate(self, rip: int, insns: int, overhead: int) -> int:
+        self.exit_code = NO_EXIT
+        self.port = None
+        count = insns + overhead
+        error = self._start(
+            self.handle, ctypes.c_uint64(rip), ctypes.c_uint64(2**64 - 1), ctypes.c_uint64(0), ctypes.c_size_t(count)
+        )
+        if error != UC_ERR_OK:
+            if error not in (UC_ERR_FETCH_PROT, UC_ERR_FETCH_UNMAPPED):
+                raise EngineError(f"the engine stopped with error {error} after entering at {rip:#x}")
+            self.exit_code = UNASSIGNED_FETCH
+            return int(self._counter.value) - overhead
+        if self.exit_code == NO_EXIT and self.port is None:
+            done: int = self._counter.value - 1
+            if done != count:
+                raise EngineError(f"the engine retired {done} of {count} instructions and gave no reason")
+            return insns
+        counter: int = self.counter
+        if self.exit_code >= 0 and self.exit_code != vmcb.EXIT_VINTR:
+            counter -= 1  # the intercepted instruction was counted, but has not been executed
+        return counter - overhead
+
+    def refetch(self, rip: int) -> bool:
+        """Whether the fault that `rip` just raised came from fetching the instruction (it is then not counted).
+
+        A faulting instruction has no effect, so it may be asked to fault once more.
+        """
+        code, counter = self.exit_code, self.counter
+        self._start(
+            self.handle, ctypes.c_uint64(rip), ctypes.c_uint64(2**64 - 1), ctypes.c_uint64(0), ctypes.c_size_t(1)
+        )
+        fetching = self.counter == 0
+        self.exit_code, self.counter = code, counter
+        return fetching
+
+    # --- the guest in the engine -------------------------------------------------------------------------------------
+
+    def make_resident(self, guest: Resident) -> None:
+        """Put `guest` into the engine and park the one that was there."""
+        if self.resident is not None:
+            self.close_window()
+            self._context_save(self.handle, self.resident.resident_context.context)
+        self.resident = guest
+        # Translations of addresses belong to the guest that left.
+        self._context_restore(self.handle, guest.resident_context.context)
+        self._flush_tlb()
+
+    def new_context(self) -> Any:
+        """A place to keep a guest while another one is in the engine."""
+        return self.uc.context_save()
+
+    def hidden(self) -> Hidden:
+        """The hidden state of the guest in the engine."""
+        self._context_save(self.handle, self._blob.context)
+        return self.layout.hidden(self._blob_bytes)
+
+    def set_shadow(self, shadow: bool) -> None:
+        """Put the interrupt shadow of a loaded state in force; VMRUN itself clears it."""
+        self._context_save(self.handle, self._blob.context)
+        self.layout.set_shadow(self._blob_bytes, shadow)
+        self._context_restore(self.handle, self._blob.context)
+
+    def read_register(self, name: str) -> int:
+        """One general register, RFLAGS or RIP of the guest in the engine."""
+        batch = self._single[name]
+        batch.read()
+        return batch[name]
+
+    def write_register(self, name: str, value: int) -> None:
+        """Set one general register or RFLAGS of the guest in the engine."""
+        batch = self._single[name]
+        batch[name] = value
+        batch.write()
+
+    def read_rip(self) -> int:
+        """RIP of the guest in the engine."""
+        return self.read_register("RIP")
+
+    def capture(self) -> None:
+        """Write the guest in the engine out to the VMCB, `general` and `fpu`, ready for `vmrun`."""
+        self.general.read()
+        self.control.read()
+        self.fpu.read()
+        self._tables.read()
+        self._context_save(self.handle, self._blob.context)
+        block, control = self.vmcb, self.control
+        hidden = self.layout.hidden(self._blob_bytes)
+        for name, segment in zip(state.SEGMENTS, self.layout.segments(self._blob_bytes), strict=True):
+            if name == "ss":  # the engine takes the CPL from here
+                segment = segment._replace(attributes=vmcb.with_dpl(segment.attributes, hidden.cpl))
+            block.set_segment(name, segment)
+        block.set_table(vmcb.GDTR, self._table("GDTR"))
+        block.set_table(vmcb.IDTR, self._table("IDTR"))
+        block.set_quad(vmcb.CR0, control["CR0"])
+        block.set_quad(vmcb.CR2, control["CR2"])
+        block.set_quad(vmcb.CR3, control["CR3"])
+        block.set_quad(vmcb.CR4, control["CR4"])
+        block.set_quad(vmcb.EFER, self.msr(abi.MSR_EFER))
+        block.set_quad(vmcb.STAR, self.msr(abi.MSR_STAR))
+        block.set_quad(vmcb.KERNEL_GS_BASE, self.msr(abi.MSR_KERNEL_GS_BASE))
+
+    def segments(self) -> tuple[state.Segment, ...]:
+        """The eight segment registers with their hidden parts, in the order of state.SEGMENTS."""
+        self._context_save(self.handle, self._blob.context)
+        return self.layout.segments(self._blob_bytes)
+
+    def idtr(self) -> state.Table:
+        """The interrupt descriptor table register of the guest in the engine."""
+        self._tables.read()
+        return self._table("IDTR")
+
+    def _table(self, name: str) -> state.Table:
+        quads, at = self._tables.quads, self._tables._index[name]
+        return state.Table(quads[at + 2] & 0xFFFFFFFF, quads[at + 1])
+
+    def msr(self, number: int) -> int:
+        """An MSR that lives in the engine, of the guest in it."""
+        # Read as the guest would: it must not be intercepted at that moment, or the engine leaves by a long jump
+        # that nobody is there to catch.
+        self.vmcb.set_quad(vmcb.MSRPM_BASE, WINDOW + _OPEN_MSRPM)
+        try:
+            return int(self.uc.msr_read(number))
+        finally:
+            self.vmcb.set_quad(vmcb.MSRPM_BASE, WINDOW + _MSRPM)
+
+    def set_msr(self, number: int, value: int) -> None:
+        """Set an MSR that lives in the engine, for the guest in it."""
+        self.vmcb.set_quad(vmcb.MSRPM_BASE, WINDOW + _OPEN_MSRPM)
+        try:
+            self.uc.msr_write(number, value)
+            if number == abi.MSR_EFER:
+                self._flush_tlb()
+        finally:
+            self.vmcb.set_quad(vmcb.MSRPM_BASE, WINDOW + _MSRPM)
+
+    def set_control(self, name: str, value: int) -> None:
+        """Set CR3 or CR4 for the guest in the engine, as its own MOV would."""
+        self.uc.reg_write(getattr(x86_const, f"UC_X86_REG_{name}"), value)
+        self._flush_tlb()
+
+    def _flush_tlb(self) -> None:
+        self.uc.ctl(unicorn_const.UC_CTL_TLB_FLUSH, unicorn_const.UC_CTL_IO_WRITE)
+
+    def read_blob(self) -> Any:
+        """The context blob of this moment, as bytes; the next call overwrites it."""
+        self._context_save(self.handle, self._blob.context)
+        return self._blob_bytes
+
+    # --- code that the host overwrote --------------------------------------------------------------------------------
+
+    def _drop_stale_code(self) -> None:
+        """Drop translations of what the host has written since the last entry, wherever guests map it.
+
+        The engine names code by virtual address, so this is done from the host's side, where those are physical.
+        """
+        self._context_save(self.handle, self._blob.context)
+        self._context_restore(self.handle, self._host.context)
+        self._flush_tlb()
+        for gpa, size in self._stale:
+            self.uc.ctl_remove_cache(gpa, gpa + size)
+        self._stale.clear()
+        self._context_restore(self.handle, self._blob.context)
+        self._flush_tlb()
+
+    # --- withdrawing an interrupt window -----------------------------------------------------------------------------
+
+    def _prepare_scratch(self) -> None:
+        """A guest of the host's own, of two HLTs, whose only use is to take an interrupt that nobody wants."""
+        base = WINDOW + _SCRATCH
+        window = self._window
+        for name, code in _SCRATCH_CODE.items():
+            at = _SCRATCH + _SCRATCH_PROGRAMS[name]
+            window[at : at + len(code)] = code
+        window[_SCRATCH + _SCRATCH_LANDING] = 0xF4
+        landing = base + _SCRATCH_LANDING
+        gate = landing & 0xFFFF | abi.SELECTOR_CODE64 << 16 | 0x8E << 40 | (landing >> 16 & 0xFFFF) << 48
+        window[_SCRATCH + _SCRATCH_IDT : _SCRATCH + _SCRATCH_IDT + 16] = (gate | landing >> 32 << 64).to_bytes(16, "little")
+        descriptors = (0, 0xAF9B000000FFFF, 0xCF93000000FFFF)
+        window[_SCRATCH + _SCRATCH_GDT : _SCRATCH + _SCRATCH_GDT + 24] = b"".join(
+            descriptor.to_bytes(8, "little") for descriptor in descriptors
+        )
+
+    def close_window(self) -> None:
+        """Take back a pending virtual interrupt, if there is one.
+
+        The engine forgets one only by delivering it; so it is delivered, to the scratch guest, while the real guest
+        waits in the context blob. The VMCB and the register buffers are overwritten.
+        """
+        if not self.window_open:
+            return
+        self.window_open = False
+        self._context_save(self.handle, self._parked.context)
+        self.load_scratch("wait")
+        self.vmrun(1)
+        if self.exit_code != vmcb.EXIT_HLT:
+            raise EngineError(f"the scratch guest left with {self.exit_code:#x}")
+        self._context_restore(self.handle, self._parked.context)
+        self._flush_tlb()
+
+    def load_scratch(self, program: str) -> None:
+        """Describe the scratch guest in the VMCB and the register buffers."""
+        base, block = WINDOW + _SCRATCH, self.vmcb
+        data = state.flat_segment(abi.SELECTOR_DATA, state.DATA32)
+        code = state.flat_segment(abi.SELECTOR_CODE64, state.CODE64)
+        block.set_segments(
+            (data, code, data, data, data, data, state.Segment(0, state.LDT, 0, 0), state.Segment(0, state.BUSY_TSS, 0, 0))
+        )
+        block.set_table(vmcb.GDTR, state.Table(23, base + _SCRATCH_GDT))
+        block.set_table(vmcb.IDTR, state.Table(15, base + _SCRATCH_IDT))
+        # Long mode without paging: what the engine itself runs hosts in.
+        block.set_quad(vmcb.EFER, abi.EFER_LME | abi.EFER_LMA)
+        block.set_quad(vmcb.CR0, abi.CR0_PE | abi.CR0_ET)
+        block.set_quad(vmcb.CR3, 0)
+        block.set_quad(vmcb.CR4, _HOST_CR4)
+        general = self.general
+        general["RIP"], general["RSP"] = base + _SCRATCH_PROGRAMS[program], base + _SCRATCH_STACK
+        general["RFLAGS"] = abi.RFLAGS_FIXED | (abi.RFLAGS_IF if program == "wait" else 0)
+
+
+def _window_memory() -> mmap.mmap:
+    if hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, WINDOW_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return mmap.mmap(-1, WINDOW_SIZE)
+
+
+def _blob_memory(blob: Any) -> Any:
+    address = blob.context if isinstance(blob.context, int) else ctypes.cast(blob.context, ctypes.c_void_p).value
+    return (ctypes.c_char * blob.size).from_address(address)

@@ -1,0 +1,104 @@
+"""From a linear address to a guest-physical one: the page walk a processor does, done by the host for its own use.
+
+Four-level, PAE and two-level tables. Only presence is looked at, not rights: this serves decoding, delivery and
+inspection, while the engine itself judges the guest's accesses.
+
+In Linux: FNAME(walk_addr_generic) in arch/x86/kvm/mmu/paging_tmpl.h.
+"""
+
+import struct
+from typing import NamedTuple
+
+from emu import abi
+from emu.ram import Ram
+
+_FRAME = 0x000F_FFFF_FFFF_F000
+_QUAD = struct.Struct("<Q")
+_WORD = struct.Struct("<I")
+
+
+class Paging(NamedTuple):
+    """The registers that decide how addresses are translated."""
+
+    cr0: int
+    cr3: int
+    cr4: int
+    long: bool
+
+
+def translate(ram: Ram, paging: Paging, linear: int) -> int | None:
+    """The guest-physical address of `linear`, or None where no mapping is present."""
+    if not paging.cr0 & abi.CR0_PG:
+        return linear & 0xFFFFFFFF
+    if not paging.cr4 & abi.CR4_PAE:
+        return _walk_two_level(ram, paging, linear)
+    if paging.long:
+        table, shifts = paging.cr3 & _FRAME, (39, 30, 21, 12)
+    else:
+        linear &= 0xFFFFFFFF
+        root = (paging.cr3 & 0xFFFFFFE0) + 8 * (linear >> 30)
+        if not ram.holds(root, 8):
+            return None
+        (entry,) = _QUAD.unpack_from(ram.bytes, root)
+        if not entry & abi.PTE_PRESENT:
+            return None
+        table, shifts = entry & _FRAME, (21, 12)
+    for shift in shifts:
+        at = table + 8 * (linear >> shift & 511)
+        if not ram.holds(at, 8):
+            return None
+        (entry,) = _QUAD.unpack_from(ram.bytes, at)
+        if not entry & abi.PTE_PRESENT:
+            return None
+        if shift == 12 or entry & abi.PTE_LARGE and shift < 39:
+            offset = (1 << shift) - 1
+            return entry & _FRAME & ~offset | linear & offset
+        table = entry & _FRAME
+    return None
+
+
+def _walk_two_level(ram: Ram, paging: Paging, linear: int) -> int | None:
+    linear &= 0xFFFFFFFF
+    at = (paging.cr3 & 0xFFFFF000) + 4 * (linear >> 22)
+    if not ram.holds(at, 4):
+        return None
+    (entry,) = _WORD.unpack_from(ram.bytes, at)
+    if not entry & abi.PTE_PRESENT:
+        return None
+    if entry & abi.PTE_LARGE and paging.cr4 & abi.CR4_PSE:
+        return entry & 0xFFC00000 | (entry >> 13 & 0xFF) << 32 | linear & 0x3FFFFF
+    at = (entry & 0xFFFFF000) + 4 * (linear >> 12 & 1023)
+    if not ram.holds(at, 4):
+        return None
+    (entry,) = _WORD.unpack_from(ram.bytes, at)
+    if not entry & abi.PTE_PRESENT:
+        return None
+    return entry & 0xFFFFF000 | linear & 0xFFF
+
+
+def read_linear(ram: Ram, paging: Paging, linear: int, size: int) -> bytes:
+    """Up to `size` bytes from `linear`; shorter where a page is missing or not RAM."""
+    found = b""
+    while size > 0:
+        gpa = translate(ram, paging, linear)
+        part = min(size, abi.PAGE_SIZE - linear % abi.PAGE_SIZE)
+        if gpa is None or not ram.holds(gpa, part):
+            break
+        found += ram.bytes[gpa : gpa + part]
+        linear, size = linear + part, size - part
+    return found
+
+
+def write_linear(ram: Ram, paging: Paging, linear: int, data: bytes) -> bool:
+    """Store `data` at `linear`; False, with nothing stored, where a page is missing or not RAM."""
+    parts = []
+    while data:
+        gpa = translate(ram, paging, linear)
+        size = min(len(data), abi.PAGE_SIZE - linear % abi.PAGE_SIZE)
+        if gpa is None or not ram.holds(gpa, size):
+            return False
+        parts.append((gpa, data[:size]))
+        linear, data = linear + size, data[size:]
+    for gpa, part in parts:
+        ram.write(gpa, part)
+    return True

@@ -1,0 +1,520 @@
+"""One virtual CPU: its state, entering it for an exact number of instructions, and telling why it came back.
+
+Several vCPUs share one engine, as threads share a processor: the one that is in it is *resident*, the others are parked.
+`enter` runs the guest and turns what the engine reports into one of `emu.exits`; the `complete_*` methods finish the
+instruction that an exit asked about. What is between an exit and its completion is the machine's business.
+
+Units: a retired instruction, a REP iteration, an exit handled here and a delivery each count one.
+
+In Linux: vcpu_enter_guest() in arch/x86/kvm/x86.c and svm_handle_exit() in arch/x86/kvm/svm/svm.c.
+"""
+
+from typing import Any
+
+from emu import abi, exits, state
+from emu.exits import Exit
+from emu.vcpu import decode, vmcb
+from emu.vcpu.engine import NO_EXIT, SYSCALL, SYSENTER, UNASSIGNED_FETCH, Engine, EngineError, PortRequest
+from emu.vcpu.paging import Paging, read_linear, translate, write_linear
+
+DR6, DR7 = 4, 5  # places in CpuState.debug
+_DR6_SINGLE_STEP = 1 << 14
+_MASK32 = 0xFFFFFFFF
+# What CPUID offers, the guest may switch on; every other bit of CR4 raises #GP.
+_CR4_ALLOWED = (
+    abi.CR4_TSD | abi.CR4_DE | abi.CR4_PSE | abi.CR4_PAE | abi.CR4_PGE | abi.CR4_OSFXSR | abi.CR4_OSXMMEXCPT
+)
+
+
+class Vcpu:
+    """vCPU `number` on `engine`, standing still in `start`. `retired` counts units of guest work since then."""
+
+    def __init__(self, engine: Engine, number: int, start: state.CpuState) -> None:
+        self.engine = engine
+        self.ram = engine.ram
+        self.number = number
+        self.retired = 0
+        self.used = 0
+        self.debug = list(state.DEBUG_RESET)
+        self.msrs: dict[int, int] = {}
+        self._context: Any = engine.new_context()
+        self._rip = 0
+        self._stepped = False
+        self._trap_after_step = False
+        self._port: PortRequest | None = None
+        self.load(start)
+
+    # --- state -------------------------------------------------------------------------------------------------------
+
+    def load(self, new: state.CpuState) -> None:
+        """Become `new`, wholly. The general door for resets, edits and snapshots."""
+        engine, block = self.engine, self.engine.vmcb
+        if engine.resident is not self:
+            engine.make_resident(self)
+        engine.close_window()
+        block.set_segments(new.segments)
+        block.set_table(vmcb.GDTR, new.gdtr)
+        block.set_table(vmcb.IDTR, new.idtr)
+        for offset, value in ((vmcb.CR0, new.cr0), (vmcb.CR2, new.cr2), (vmcb.CR3, new.cr3), (vmcb.CR4, new.cr4)):
+            block.set_quad(offset, value)
+        block.set_quad(vmcb.DR6, state.DEBUG_RESET[DR6])
+        block.set_quad(vmcb.DR7, state.DEBUG_RESET[DR7])
+        msrs = dict(new.msrs)
+        block.set_quad(vmcb.EFER, msrs.pop(abi.MSR_EFER))
+        block.set_quad(vmcb.STAR, msrs.pop(abi.MSR_STAR))
+        block.set_quad(vmcb.KERNEL_GS_BASE, msrs.pop(abi.MSR_KERNEL_GS_BASE))
+        self.msrs = msrs
+        self.debug = list(new.debug)
+        general, fpu = engine.general, engine.fpu
+        for name, value in zip(state.GENERAL, new.general, strict=True):
+            general[name.upper()] = value
+        general["RIP"], general["RFLAGS"] = new.rip, new.rflags
+        for number, value in enumerate(new.xmm):
+            fpu.set_wide(f"XMM{number}", value)
+        for number, value in enumerate(new.st):
+            fpu.set_wide(f"FP{number}", value)
+        fpu["FPCW"], fpu["FPSW"], fpu["FPTAG"], fpu["MXCSR"] = new.fpcw, new.fpsw, new.fptag, new.mxcsr
+        engine.vmrun(0)
+        if engine.exit_code != NO_EXIT:
+            raise EngineError(f"a state was refused with exit {engine.exit_code:#x}")
+        if new.shadow:
+            engine.set_shadow(True)
+        self._rip, self._stepped, self._trap_after_step = new.rip, False, False
+
+    def state(self) -> state.CpuState:
+        """All of this vCPU, as it stands still now."""
+        engine = self._reside()
+        engine.capture()
+        block, general, fpu = engine.vmcb, engine.general, engine.fpu
+        msrs = {
+            **self.msrs,
+            abi.MSR_EFER: block.quad(vmcb.EFER) & ~abi.EFER_SVME,
+            abi.MSR_STAR: block.quad(vmcb.STAR),
+            abi.MSR_KERNEL_GS_BASE: block.quad(vmcb.KERNEL_GS_BASE),
+        }
+        return state.CpuState(
+            general=tuple(general[name.upper()] for name in state.GENERAL),
+            rip=self._rip,
+            rflags=general["RFLAGS"],
+            segments=tuple(block.segment(name) for name in state.SEGMENTS),
+            gdtr=block.table(vmcb.GDTR),
+            idtr=block.table(vmcb.IDTR),
+            cr0=block.quad(vmcb.CR0),
+            cr2=block.quad(vmcb.CR2),
+            cr3=block.quad(vmcb.CR3),
+            cr4=block.quad(vmcb.CR4),
+            debug=tuple(self.debug),
+            msrs=tuple(sorted(msrs.items())),
+            xmm=tuple(fpu.wide(f"XMM{number}") for number in range(16)),
+            st=tuple(fpu.wide(f"FP{number}") for number in range(8)),
+            fpcw=fpu["FPCW"],
+            fpsw=fpu["FPSW"],
+            fptag=fpu["FPTAG"],
+            mxcsr=fpu["MXCSR"],
+            shadow=self._shadow(),
+        )
+
+    @property
+    def rip(self) -> int:
+        """RIP as the register has it: relative to CS outside 64-bit mode."""
+        return self._rip
+
+    @property
+    def resident_context(self) -> Any:
+        """Where this vCPU is kept while another one is in the engine."""
+        return self._context
+
+    def general(self, name: str) -> int:
+        """A general register or RFLAGS, by its name in lower case, 64 bits wide."""
+        return self._reside().read_register(name.upper())
+
+    def set_general(self, name: str, value: int) -> None:
+        """Set a general register, all 64 bits."""
+        self._reside().write_register(name.upper(), value)
+
+    def engine_msr(self, msr: int) -> int:
+        """An MSR that lives in the engine."""
+        return self._reside().msr(msr)
+
+    def set_engine_msr(self, msr: int, value: int) -> None:
+        """Set an MSR that lives in the engine; translations made under the old EFER are dropped."""
+        self._reside().set_msr(msr, value)
+
+    def paging(self) -> Paging:
+        """The registers that decide how this vCPU's addresses are translated."""
+        engine = self._reside()
+        engine.control.read()
+        control = engine.control
+        return Paging(control["CR0"], control["CR3"], control["CR4"], engine.hidden().lma)
+
+    def translate(self, linear: int) -> int | None:
+        """The guest-physical address of a linear one, or None."""
+        return translate(self.ram, self.paging(), linear)
+
+    def read_linear(self, linear: int, size: int) -> bytes:
+        """Up to `size` bytes of guest memory, fewer where a page is missing."""
+        return read_linear(self.ram, self.paging(), linear, size)
+
+    def pc(self) -> int:
+        """The linear address of the next instruction."""
+        hidden = self._reside().hidden()
+        return self._rip if hidden.long else hidden.cs_base + self._rip & _MASK32
+
+    def interruptible(self) -> bool:
+        """Whether an external interrupt may be delivered before the next instruction: IF set and no shadow."""
+        return bool(self._reside().read_register("RFLAGS") & abi.RFLAGS_IF) and not self._shadow()
+
+    def interrupts_enabled(self) -> bool:
+        """IF, whatever the shadow."""
+        return bool(self._reside().read_register("RFLAGS") & abi.RFLAGS_IF)
+
+    def _shadow(self) -> bool:
+        # The flag stays up while the host completes the instruction that it covered.
+        return not self._stepped and self.engine.hidden().shadow
+
+    def _reside(self) -> Engine:
+        engine = self.engine
+        if engine.resident is not self:
+            engine.make_resident(self)
+        return engine
+
+    # --- entering ----------------------------------------------------------------------------------------------------
+
+    def enter(self, budget_insns: int, *, window: bool = False) -> Exit:
+        """Run the guest for exactly `budget_insns` units (at least 1) unless an exit comes first; `used` tells how many.
+
+        With `window` an InterruptWindow exit is owed at the first boundary where an interrupt may be delivered.
+        """
+        engine = self.engine
+        if engine.resident is not self:
+            engine.make_resident(self)
+        self.used = 0
+        if self._trap_after_step:
+            return self._single_step_trap()
+        if not window and engine.window_open:
+            engine.close_window()
+        while True:
+            budget = budget_insns - self.used
+            if window and not engine.window_open:
+                engine.capture()
+                engine.general["RIP"] = self._rip
+                ran = engine.vmrun(budget, window=True)
+            else:
+                ran = engine.run(self._rip, budget)
+            self.used += ran
+            self.retired += ran
+            if ran:
+                self._stepped = False
+            code = engine.exit_code
+            if code == NO_EXIT and engine.port is None:
+                self._rip = engine.read_rip()
+                return exits.BudgetSpent()
+            exit_ = self._port_exit() if code == NO_EXIT else self._decode(code)
+            if exit_ is not None:
+                return exit_
+            # An exit that concerns nobody but this CPU was completed here, for one unit.
+            self.used += 1
+            self.retired += 1
+            if self.used >= budget_insns:
+                return exits.BudgetSpent()
+            if self._trap_after_step:
+                return self._single_step_trap()
+
+    def _single_step_trap(self) -> Exit:
+        self._trap_after_step = False
+        self.debug[DR6] |= _DR6_SINGLE_STEP
+        return exits.Fault(self._rip, abi.DB_VECTOR, None, None)
+
+    def charge(self, units: int) -> None:
+        """Count work the host did in the guest's name: a completed exit, a delivery."""
+        self.retired += units
+
+    # --- what the exit was -------------------------------------------------------------------------------------------
+
+    def _decode(self, code: int) -> Exit | None:
+        engine = self.engine
+        registers = engine.exit_registers
+        registers.read()
+        rip = self._rip = registers["RIP"]
+        if vmcb.EXIT_EXCEPTION <= code < vmcb.EXIT_EXCEPTION + 32:
+            return self._exception(code - vmcb.EXIT_EXCEPTION)
+        if code == vmcb.EXIT_VINTR:
+            engine.close_window()
+            engine.write_register("RFLAGS", engine.read_register("RFLAGS") | abi.RFLAGS_IF)
+            return exits.InterruptWindow(rip)
+        if code == UNASSIGNED_FETCH:
+            return exits.Fault(rip, abi.UD_VECTOR, None, None)  # ones are no instruction
+        if code == SYSCALL:
+            return self._syscall()
+        if code == SYSENTER:
+            return self._undo_and_fault(2)
+        found = self._instruction()
+        if found is None:
+            raise EngineError(f"exit {code:#x} at {rip:#x}, where there is no instruction")
+        opcode, length = found.opcode, found.length
+        if code == vmcb.EXIT_MSR:
+            msr = registers["RCX"] & _MASK32
+            if opcode == decode.RDMSR:
+                return exits.Rdmsr(rip, length, msr)
+            return exits.Wrmsr(rip, length, msr, registers["RAX"] & _MASK32 | (registers["RDX"] & _MASK32) << 32)
+        if code == vmcb.EXIT_CPUID:
+            return exits.Cpuid(rip, length, registers["RAX"] & _MASK32, registers["RCX"] & _MASK32)
+        if code == vmcb.EXIT_RDTSC or code == vmcb.EXIT_RDTSCP:
+            return exits.Rdtsc(rip, length, opcode == decode.RDTSCP)
+        if code == vmcb.EXIT_HLT:
+            return exits.Hlt(rip, length)
+        if code == vmcb.EXIT_PAUSE:
+            return exits.Pause(rip, length)
+        if code == vmcb.EXIT_VMMCALL:
+            return exits.Hypercall(rip, length, engine.hidden().cpl)
+        if code == vmcb.EXIT_SWINT:
+            vector = {decode.INT3: abi.BP_VECTOR, decode.INTO: abi.OF_VECTOR}.get(opcode, found.operand)
+            return exits.SoftwareInterrupt(rip, length, vector)
+        if code == vmcb.EXIT_RDPMC:
+            return exits.Fault(rip, abi.GP_VECTOR, 0, None)
+        if code < vmcb.EXIT_EXCEPTION:
+            return self._control_or_debug_move(found)
+        if vmcb.EXIT_VMRUN <= code <= vmcb.EXIT_SKINIT or code in _HIDDEN_INSTRUCTIONS:
+            return exits.Fault(rip, abi.UD_VECTOR, None, None)  # SVM, MONITOR and the like are not offered
+        raise EngineError(f"exit {code:#x} at {rip:#x} is not one that was asked for")
+
+    def _instruction(self) -> decode.Instruction | None:
+        hidden = self.engine.hidden()
+        control = self.engine.control
+        control.read()
+        paging = Paging(control["CR0"], control["CR3"], control["CR4"], hidden.lma)
+        linear = self._rip if hidden.long else hidden.cs_base + self._rip & _MASK32
+        code = read_linear(self.ram, paging, linear, min(decode.MAX_LENGTH, abi.PAGE_SIZE - linear % abi.PAGE_SIZE))
+        found = decode.decode(code, hidden.long)
+        if found is None and len(code) < decode.MAX_LENGTH:
+            found = decode.decode(read_linear(self.ram, paging, linear, decode.MAX_LENGTH), hidden.long)
+        return found
+
+    def _exception(self, vector: int) -> Exit:
+        engine = self.engine
+        error = engine.hidden().error if vector in vmcb.WITH_ERROR_CODE else None
+        address = None
+        if vector == abi.PF_VECTOR:
+            address = engine.vmcb.quad(vmcb.EXITINFO2)
+            if address - self.pc() & vmcb.MASK64 < decode.MAX_LENGTH and engine.refetch(self._rip):
+                # The instruction was never fetched, so the engine has not counted it: there was none to take back.
+                self.used += 1
+                self.retired += 1
+        elif vector == abi.UD_VECTOR:
+            found = self._instruction()
+            if found is not None and found.opcode == decode.VMCALL:
+                return exits.Hypercall(self._rip, found.length, engine.hidden().cpl)
+        elif vector == abi.DB_VECTOR:
+            # A trap: the instruction that caused it is done.
+            self.used += 1
+            self.retired += 1
+            self.debug[DR6] |= _DR6_SINGLE_STEP
+        return exits.Fault(self._rip, vector, error, address)
+
+    def _control_or_debug_move(self, found: decode.Instruction) -> Exit | None:
+        """MOV to and from the control and debug registers that are watched; None where it was completed here."""
+        engine = self.engine
+        rip = self._rip
+        number = found.operand >> 3 & 7 | (found.rex & 4) << 1
+        register = found.operand & 7 | (found.rex & 1) << 3
+        name = state.GENERAL[register].upper()
+        if found.opcode == decode.MOV_FROM_CR:
+            return exits.TprRead(rip, found.length, register)
+        value = engine.read_register(name)
+        if not engine.hidden().long:
+            value &= _MASK32
+        if found.opcode == decode.MOV_TO_CR:
+            if number == 8:
+                return exits.TprWrite(rip, found.length, value)
+            return self._write_control(number, value, found.length)
+        if number in (4, 5) and engine.control["CR4"] & abi.CR4_DE:
+            return exits.Fault(rip, abi.UD_VECTOR, None, None)
+        place = number if number < 4 else DR6 if number in (4, 6) else DR7
+        if found.opcode == decode.MOV_FROM_DR:
+            engine.write_register(name, self.debug[place])
+        elif place >= DR6 and value >> 32:
+            return exits.Fault(rip, abi.GP_VECTOR, 0, None)
+        else:
+            fixed = state.DEBUG_RESET[place]
+            self.debug[place] = value | fixed if place >= DR6 else value
+        self._step(found.length)
+        return None
+
+    def _write_control(self, number: int, value: int, length: int) -> Exit | None:
+        if number == 3:
+            bad = value >> abi.MAXPHYADDR
+        else:
+            leaves_pae = not value & abi.CR4_PAE and self.engine.hidden().lma
+            bad = value & ~_CR4_ALLOWED or leaves_pae
+        if bad:
+            return exits.Fault(self._rip, abi.GP_VECTOR, 0, None)
+        self.engine.set_control(f"CR{number}", value)
+        self._step(length)
+        return None
+
+    def _undo_and_fault(self, length: int) -> Exit:
+        """An instruction the engine let pass, but this CPU does not have: take its step back."""
+        self._rip = self._rip - length & vmcb.MASK64
+        self.used -= 1
+        self.retired -= 1
+        return exits.Fault(self._rip, abi.UD_VECTOR, None, None)
+
+    def _syscall(self) -> Exit | None:
+        """SYSCALL: the engine only steps over it; the change of privilege is made here."""
+        engine = self.engine
+        if not engine.msr(abi.MSR_EFER) & abi.EFER_SCE:
+            return self._undo_and_fault(2)
+        engine.close_window()
+        engine.capture()
+        block, general = engine.vmcb, engine.general
+        hidden = engine.hidden()
+        star = block.quad(vmcb.STAR)
+        general["RCX"] = self._rip
+        if hidden.lma:
+            general["R11"] = general["RFLAGS"]
+            mask = self.msrs.get(abi.MSR_SYSCALL_MASK, 0)
+            target = self.msrs.get(abi.MSR_LSTAR if hidden.long else abi.MSR_CSTAR, 0)
+            code = state.CODE64
+        else:
+            mask = abi.RFLAGS_IF | abi.RFLAGS_VM
+            target = star & _MASK32
+            code = state.CODE32
+        general["RFLAGS"] = general["RFLAGS"] & ~(mask | abi.RFLAGS_RF) | abi.RFLAGS_FIXED
+        general["RIP"] = target
+        selector = star >> 32 & 0xFFFC
+        block.set_segment("cs", state.flat_segment(selector, code))
+        block.set_segment("ss", state.flat_segment(selector + 8, state.DATA32))
+        engine.vmrun(0)
+        self._rip = target
+        # SYSCALL itself was counted as retired by the engine; `enter` adds one for an exit completed here.
+        self.used -= 1
+        self.retired -= 1
+        return None
+
+    # --- ports -------------------------------------------------------------------------------------------------------
+
+    def _port_exit(self) -> Exit:
+        engine = self.engine
+        request = engine.port
+        assert request is not None
+        self._port = request
+        self._rip = engine.read_rip()
+        if not self._port_allowed(request):
+            self._take_back_port(request)
+            return exits.Fault(self._rip, abi.GP_VECTOR, 0, None)
+        if request.value is None:
+            return exits.PortIn(request.rip, request.port, request.size, request.destination is not None)
+        return exits.PortOut(request.rip, request.port, request.size, request.value)
+
+    def _port_allowed(self, request: PortRequest) -> bool:
+        """IOPL, and below it the I/O bitmap of the TSS, which the engine does not look at in guest mode."""
+        engine = self.engine
+        hidden = engine.hidden()
+        flags = engine.read_register("RFLAGS")
+        engine.control.read()
+        protected = engine.control["CR0"] & abi.CR0_PE
+        if not protected or (not flags & abi.RFLAGS_VM and hidden.cpl <= (flags & abi.RFLAGS_IOPL) >> 12):
+            return True
+        tss = engine.segments()[state.SEGMENTS.index("tr")]
+        paging = self.paging()
+        if tss.limit < abi.TSS_LIMIT:
+            return False
+        bitmap = int.from_bytes(read_linear(self.ram, paging, tss.base + abi.TSS_IO_BITMAP, 2), "little")
+        at = bitmap + request.port // 8
+        if at + 1 > tss.limit:
+            return False
+        bits = int.from_bytes(read_linear(self.ram, paging, tss.base + at, 2).ljust(2, b"\xff"), "little")
+        return not bits >> request.port % 8 & ((1 << request.size) - 1)
+
+    def _take_back_port(self, request: PortRequest) -> None:
+        """The instruction must not have happened: registers and the byte string INS stored to go back."""
+        engine = self.engine
+        for name, value in request.before:
+            engine.write_register(name, value)
+        if request.destination is not None:
+            write_linear(self.ram, self.paging(), request.destination, request.overwritten)
+        self._rip = request.rip
+        self.used -= 1
+        self.retired -= 1
+
+    def complete_in(self, value: int) -> None:
+        """Give the last PortIn its answer; its low `size` bytes count."""
+        engine = self._reside()
+        request = self._port
+        assert request is not None
+        value &= (1 << 8 * request.size) - 1
+        if request.destination is not None:
+            write_linear(self.ram, self.paging(), request.destination, value.to_bytes(request.size, "little"))
+            return
+        rax = dict(request.before)["RAX"]
+        merged = value if request.size == 4 else rax >> 8 * request.size << 8 * request.size | value
+        engine.write_register("RAX", merged)
+
+    # --- delivery (the rules are in emu.vcpu.delivery) --------------------------------------------------------------
+
+    def prepare_delivery(self) -> Engine:
+        """Bring this vCPU into the engine and write it out to the VMCB, for delivery to change."""
+        engine = self._reside()
+        engine.close_window()
+        engine.capture()
+        return engine
+
+    def delivered(self, rip: int | None = None) -> None:
+        """The engine now stands at the handler's first instruction, or where `rip` says."""
+        self._rip = self.engine.read_rip() if rip is None else rip
+        self._stepped = False
+        self._trap_after_step = False
+        self.charge(1)
+
+    # --- completing an exit ------------------------------------------------------------------------------------------
+
+    def _step(self, length: int) -> None:
+        engine = self.engine
+        self._rip += length
+        if not engine.hidden().long:
+            self._rip &= _MASK32
+        self._stepped = True
+        if engine.read_register("RFLAGS") & abi.RFLAGS_TF:
+            self._trap_after_step = True
+
+    def complete(self, exit_: Any) -> None:
+        """Step over the instruction of an exit that leaves no result: WRMSR, PAUSE, HLT, MOV to CR8."""
+        self._reside()
+        self._step(exit_.length)
+        self.charge(1)
+
+    def complete_cpuid(self, exit_: exits.Cpuid, values: tuple[int, int, int, int]) -> None:
+        """CPUID: (eax, ebx, ecx, edx)."""
+        results = self._reside().results
+        results["RAX"], results["RBX"], results["RCX"], results["RDX"] = values
+        results.write()
+        self.complete(exit_)
+
+    def complete_rdmsr(self, exit_: exits.Rdmsr | exits.Rdtsc, value: int) -> None:
+        """RDMSR or RDTSC: a 64-bit value, into EDX:EAX."""
+        pair = self._reside().pair
+        pair["RAX"], pair["RDX"] = value & _MASK32, value >> 32
+        pair.write()
+        self.complete(exit_)
+
+    def complete_rdtsc(self, exit_: exits.Rdtsc, value: int, aux: int) -> None:
+        """RDTSC, and for RDTSCP also the processor's number into ECX."""
+        if exit_.aux:
+            self._reside().write_register("RCX", aux)
+        self.complete_rdmsr(exit_, value)
+
+    def complete_register(self, exit_: exits.TprRead, value: int) -> None:
+        """MOV from CR8."""
+        self._reside().write_register(state.GENERAL[exit_.register].upper(), value)
+        self.complete(exit_)
+
+    def complete_hypercall(self, exit_: exits.Hypercall, result: int) -> None:
+        """The hypercall's result, a signed number, into RAX (EAX outside 64-bit code)."""
+        engine = self._reside()
+        engine.write_register("RAX", result & (vmcb.MASK64 if engine.hidden().long else _MASK32))
+        self.complete(exit_)
+
+
+_HIDDEN_INSTRUCTIONS = frozenset(
+    (vmcb.EXIT_INVLPGA, vmcb.EXIT_ICEBP, vmcb.EXIT_MONITOR, vmcb.EXIT_MWAIT, vmcb.EXIT_XSETBV)
+)

@@ -1,0 +1,274 @@
+/* Generated from emu/abi.py by `python -m emu.abi_header`. Change that file, not this one. */
+#ifndef EMU_ABI_H
+#define EMU_ABI_H
+
+/* KVM's paravirtual interface */
+#define KVM_CPUID_SIGNATURE 0x40000000
+#define KVM_CPUID_FEATURES 0x40000001
+#define KVM_FEATURE_CLOCKSOURCE 0
+#define KVM_FEATURE_NOP_IO_DELAY 1
+#define KVM_FEATURE_CLOCKSOURCE2 3
+#define KVM_FEATURE_ASYNC_PF 4
+#define KVM_FEATURE_STEAL_TIME 5
+#define KVM_FEATURE_PV_EOI 6
+#define KVM_FEATURE_PV_UNHALT 7
+#define KVM_FEATURE_PV_TLB_FLUSH 9
+#define KVM_FEATURE_ASYNC_PF_VMEXIT 10
+#define KVM_FEATURE_PV_SEND_IPI 11
+#define KVM_FEATURE_POLL_CONTROL 12
+#define KVM_FEATURE_PV_SCHED_YIELD 13
+#define KVM_FEATURE_ASYNC_PF_INT 14
+#define KVM_FEATURE_MIGRATION_CONTROL 17
+#define KVM_FEATURE_CLOCKSOURCE_STABLE_BIT 24
+#define MSR_KVM_WALL_CLOCK 0x11
+#define MSR_KVM_SYSTEM_TIME 0x12
+#define MSR_KVM_WALL_CLOCK_NEW 0x4B564D00
+#define MSR_KVM_SYSTEM_TIME_NEW 0x4B564D01
+#define MSR_KVM_ASYNC_PF_EN 0x4B564D02
+#define MSR_KVM_STEAL_TIME 0x4B564D03
+#define MSR_KVM_PV_EOI_EN 0x4B564D04
+#define MSR_KVM_POLL_CONTROL 0x4B564D05
+#define MSR_KVM_ASYNC_PF_INT 0x4B564D06
+#define MSR_KVM_ASYNC_PF_ACK 0x4B564D07
+#define MSR_KVM_MIGRATION_CONTROL 0x4B564D08
+#define KVM_MSR_ENABLED 1
+#define KVM_STEAL_ALIGNMENT_BITS 5
+#define KVM_STEAL_RESERVED_MASK 0x3E
+#define KVM_STEAL_ADDRESS_MASK 0xFFFFFFFFFFFFFFC0
+#define KVM_STEAL_TIME_SIZE 64
+#define KVM_STEAL_TIME_STEAL 0
+#define KVM_STEAL_TIME_VERSION 8
+#define KVM_STEAL_TIME_FLAGS 12
+#define KVM_STEAL_TIME_PREEMPTED 16
+#define KVM_VCPU_PREEMPTED 1
+#define KVM_VCPU_FLUSH_TLB 2
+#define KVM_ENOSYS 1000
+#define KVM_EPERM 1
+
+/* This machine: ports */
+#define PORT_CONSOLE 0xE9
+#define PORT_UART 0x3F8
+#define UART_TX 0
+#define UART_IER 1
+#define UART_IIR 2
+#define UART_LCR 3
+#define UART_LSR 5
+#define UART_REGISTERS 8
+#define UART_LCR_DLAB 0x80
+#define UART_IIR_NO_INT 1
+#define PORT_UART_LSR 0x3FD
+#define UART_LSR_IDLE 0x60
+#define PORT_EXIT 0xF4
+#define PORT_MARK 0xE0
+#define MARK_BEGIN 1
+#define MARK_END 2
+#define PORTS 0x10000
+
+/* This machine: memory map */
+#define PAGE_SIZE 0x1000
+#define LARGE_PAGE_SIZE 0x200000
+#define RESERVED_GPA 0x1000
+#define GDT_GPA 0x1000
+#define TSS_GPA 0x2000
+#define TSS_STRIDE 0x80
+#define PAGE_TABLES_GPA 0x10000
+#define PAGE_TABLES_END_GPA 0x80000
+#define GUEST_GPA 0x100000
+#define REAL_MODE_GPA 0x7C00
+#define STACK_SIZE 0x4000
+#define MAX_VCPUS 64
+#define MIN_RAM 0x400000
+#define MAX_RAM 0xC0000000
+#define SELECTOR_CODE64 0x08
+#define SELECTOR_DATA 0x10
+#define SELECTOR_USER_CODE32 0x1B
+#define SELECTOR_USER_DATA 0x23
+#define SELECTOR_USER_CODE64 0x2B
+#define SELECTOR_CODE32 0x30
+#define SELECTOR_TSS 0x40
+#define TSS_DESCRIPTOR_SIZE 16
+#define TSS_LIMIT 0x67
+#define TSS_RSP0 4
+#define TSS_IST1 36
+#define TSS_IO_BITMAP 102
+
+/* x86: control registers, flags, vectors */
+#define CR0_PE 0x1
+#define CR0_ET 0x10
+#define CR0_NE 0x20
+#define CR0_WP 0x10000
+#define CR0_PG 0x80000000
+#define CR4_TSD 0x4
+#define CR4_DE 0x8
+#define CR4_PSE 0x10
+#define CR4_PAE 0x20
+#define CR4_PGE 0x80
+#define CR4_OSFXSR 0x200
+#define CR4_OSXMMEXCPT 0x400
+#define EFER_SCE 0x1
+#define EFER_LME 0x100
+#define EFER_LMA 0x400
+#define EFER_NXE 0x800
+#define EFER_SVME 0x1000
+#define MAXPHYADDR 40
+#define RFLAGS_FIXED 0x2
+#define RFLAGS_TF 0x100
+#define RFLAGS_IF 0x200
+#define RFLAGS_IOPL 0x3000
+#define RFLAGS_NT 0x4000
+#define RFLAGS_RF 0x10000
+#define RFLAGS_VM 0x20000
+#define PTE_PRESENT 0x1
+#define PTE_WRITABLE 0x2
+#define PTE_USER 0x4
+#define PTE_ACCESSED 0x20
+#define PTE_DIRTY 0x40
+#define PTE_LARGE 0x80
+#define PTE_NX 0x8000000000000000
+#define DE_VECTOR 0
+#define DB_VECTOR 1
+#define BP_VECTOR 3
+#define OF_VECTOR 4
+#define UD_VECTOR 6
+#define DF_VECTOR 8
+#define TS_VECTOR 10
+#define NP_VECTOR 11
+#define SS_VECTOR 12
+#define GP_VECTOR 13
+#define PF_VECTOR 14
+#define AC_VECTOR 17
+#define VECTORS 256
+
+/* x86: MSRs that exist besides KVM's */
+#define MSR_IA32_TSC 0x10
+#define MSR_IA32_APICBASE 0x1B
+#define MSR_IA32_SYSENTER_CS 0x174
+#define MSR_IA32_SYSENTER_ESP 0x175
+#define MSR_IA32_SYSENTER_EIP 0x176
+#define MSR_IA32_CR_PAT 0x277
+#define MSR_IA32_TSC_DEADLINE 0x6E0
+#define MSR_EFER 0xC0000080
+#define MSR_STAR 0xC0000081
+#define MSR_LSTAR 0xC0000082
+#define MSR_CSTAR 0xC0000083
+#define MSR_SYSCALL_MASK 0xC0000084
+#define MSR_FS_BASE 0xC0000100
+#define MSR_GS_BASE 0xC0000101
+#define MSR_KERNEL_GS_BASE 0xC0000102
+#define MSR_TSC_AUX 0xC0000103
+#define APICBASE_BSP 0x100
+#define APICBASE_X2APIC 0x400
+#define APICBASE_ENABLE 0x800
+#define APICBASE_ADDRESS_MASK 0xFFFFFFF000
+#define APIC_DEFAULT_PHYS_BASE 0xFEE00000
+#define X2APIC_MSR 0x800
+#define X2APIC_MSR_LAST 0x8FF
+#define APIC_ID 0x802
+#define APIC_LVR 0x803
+#define APIC_TASKPRI 0x808
+#define APIC_PROCPRI 0x80A
+#define APIC_EOI 0x80B
+#define APIC_LDR 0x80D
+#define APIC_SPIV 0x80F
+#define APIC_ISR 0x810
+#define APIC_TMR 0x818
+#define APIC_IRR 0x820
+#define APIC_ESR 0x828
+#define APIC_LVTT 0x832
+#define APIC_LVTTHMR 0x833
+#define APIC_LVTPC 0x834
+#define APIC_LVT0 0x835
+#define APIC_LVT1 0x836
+#define APIC_LVTERR 0x837
+#define APIC_TMICT 0x838
+#define APIC_TMCCT 0x839
+#define APIC_TDCR 0x83E
+#define APIC_SELF_IPI 0x83F
+#define APIC_VERSION_VALUE 0x50014
+#define APIC_SPIV_ENABLED 0x100
+#define APIC_SPIV_FOCUS_DISABLED 0x200
+#define APIC_VECTOR_MASK 0xFF
+#define APIC_TPRI_MASK 0xFF
+#define APIC_PRIORITY_CLASS 0xF0
+#define APIC_FIRST_VECTOR 16
+#define APIC_ESR_SENDILL 0x20
+#define APIC_ESR_RECVILL 0x40
+#define APIC_LVT_DELIVERY_MODE 0x700
+#define APIC_LVT_SEND_PENDING 0x1000
+#define APIC_LVT_POLARITY 0x2000
+#define APIC_LVT_REMOTE_IRR 0x4000
+#define APIC_LVT_LEVEL_TRIGGER 0x8000
+#define APIC_LVT_MASKED 0x10000
+#define APIC_LVT_TIMER_MODE 0x60000
+#define APIC_LVT_TIMER_ONESHOT 0x0
+#define APIC_LVT_TIMER_PERIODIC 0x20000
+#define APIC_LVT_TIMER_TSCDEADLINE 0x40000
+#define APIC_TDR_MASK 0xB
+#define APIC_TMICT_MASK 0xFFFFFFFF
+#define APIC_TIMER_HZ 1000000000
+
+/* x86: CPUID */
+#define CPUID_VENDOR 0
+#define CPUID_FEATURES 1
+#define CPUID_EXTENDED 0x80000000
+#define CPUID_EXTENDED_FEATURES 0x80000001
+#define CPUID_BRAND 0x80000002
+#define CPUID_POWER 0x80000007
+#define CPUID_ADDRESS_SIZES 0x80000008
+#define CPUID_FAMILY_MODEL 0x00800F12
+#define CPUID_CLFLUSH_QUADWORDS 8
+#define LINEAR_ADDRESS_BITS 48
+#define CPUID_1_ECX_SSE3 0x1
+#define CPUID_1_ECX_SSSE3 0x200
+#define CPUID_1_ECX_CX16 0x2000
+#define CPUID_1_ECX_SSE41 0x80000
+#define CPUID_1_ECX_SSE42 0x100000
+#define CPUID_1_ECX_X2APIC 0x200000
+#define CPUID_1_ECX_POPCNT 0x800000
+#define CPUID_1_ECX_TSC_DEADLINE 0x1000000
+#define CPUID_1_ECX_HYPERVISOR 0x80000000
+#define CPUID_1_EDX_FPU 0x1
+#define CPUID_1_EDX_PSE 0x8
+#define CPUID_1_EDX_TSC 0x10
+#define CPUID_1_EDX_MSR 0x20
+#define CPUID_1_EDX_PAE 0x40
+#define CPUID_1_EDX_CX8 0x100
+#define CPUID_1_EDX_APIC 0x200
+#define CPUID_1_EDX_PGE 0x2000
+#define CPUID_1_EDX_CMOV 0x8000
+#define CPUID_1_EDX_PAT 0x10000
+#define CPUID_1_EDX_CLFSH 0x80000
+#define CPUID_1_EDX_MMX 0x800000
+#define CPUID_1_EDX_FXSR 0x1000000
+#define CPUID_1_EDX_SSE 0x2000000
+#define CPUID_1_EDX_SSE2 0x4000000
+#define CPUID_80000001_ECX_LAHF 0x1
+#define CPUID_80000001_EDX_SYSCALL 0x800
+#define CPUID_80000001_EDX_NX 0x100000
+#define CPUID_80000001_EDX_RDTSCP 0x8000000
+#define CPUID_80000001_EDX_LM 0x20000000
+#define CPUID_80000007_EDX_INVARIANT_TSC 0x100
+
+#ifndef __ASSEMBLER__
+#include <stddef.h>
+#include <stdint.h>
+
+#define KVM_SIGNATURE "KVMKVMKVM\0\0\0"
+
+struct kvm_steal_time {
+    uint64_t steal;
+    uint32_t version;
+    uint32_t flags;
+    uint8_t preempted;
+    uint8_t u8_pad[3];
+    uint32_t pad[11];
+} __attribute__((aligned(KVM_STEAL_TIME_SIZE)));
+
+_Static_assert(sizeof(struct kvm_steal_time) == KVM_STEAL_TIME_SIZE, "size");
+_Static_assert(offsetof(struct kvm_steal_time, steal) == KVM_STEAL_TIME_STEAL, "steal");
+_Static_assert(offsetof(struct kvm_steal_time, version) == KVM_STEAL_TIME_VERSION, "version");
+_Static_assert(offsetof(struct kvm_steal_time, flags) == KVM_STEAL_TIME_FLAGS, "flags");
+_Static_assert(offsetof(struct kvm_steal_time, preempted) == KVM_STEAL_TIME_PREEMPTED, "preempted");
+#endif
+
+#endif

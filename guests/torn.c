@@ -1,0 +1,84 @@
+// emu run torn --vcpus 2 --quantum 10007ns --host-model other-cpu
+//
+// A reader that checks nothing. It loads the steal value without looking at the version, and this program puts its
+// reading between two readings of the retry loop: steal only grows, so a sound value lies between them. One that does
+// not was torn: half old, half new.
+//
+// torn32.c is the same program as 32-bit code, where one 64-bit load becomes two.
+
+#include "steal.h"
+
+#define ROUNDS 300000
+#define ENOUGH_UPDATES 400
+
+// One nanosecond short of a carry into the upper half: only a carry shows that two halves do not belong together.
+#define SEED 0xFFFFFFFFull
+
+// Not inlined, so that a tool can name the read by this symbol.
+__attribute__((noinline)) uint64_t torn_read(const volatile struct kvm_steal_time *area)
+{
+    return area->steal;
+}
+
+// Puts the value back before the next carry. Upper half first: an update in between then adds to a small number.
+static void reseed(struct kvm_steal_time *area)
+{
+    volatile uint32_t *half = (volatile uint32_t *)&area->steal;
+    half[1] = (uint32_t)(SEED >> 32);
+    half[0] = (uint32_t)SEED;
+}
+
+int main(uint32_t cpu, uint32_t ncpus)
+{
+    struct kvm_steal_time *area = &steal_areas[cpu];
+    const volatile struct kvm_steal_time *shared = area;
+    uint32_t rounds = 0, torn = 0, inside = 0;
+    uint64_t example = 0;
+    (void)ncpus;
+
+    if (!steal_offered(cpu))
+        return EXIT_NO_FEATURE;
+    reseed(area);
+    steal_register(area);
+
+    for (; rounds < ROUNDS && shared->version < 2 * ENOUGH_UPDATES; rounds++) {
+        const struct steal_reading before = steal_read(area);
+        const uint32_t version = shared->version;
+        const uint64_t value = torn_read(area);
+        const bool same_version = shared->version == version;
+        const struct steal_reading after = steal_read(area);
+
+        if (version & 1 && same_version)
+            inside++; // loaded in the middle of an update, while no value was valid
+        if (value < before.steal || value > after.steal) {
+            torn++;
+            example = value;
+        }
+        if (after.steal >> 32)
+            reseed(area);
+    }
+
+    line_begin(cpu);
+    put_dec(rounds);
+    put_text(" unchecked reads, ");
+    put_dec(torn);
+    put_text(" torn, ");
+    put_dec(inside);
+    put_text(" inside an update; version ");
+    put_dec(shared->version);
+    if (torn) {
+        put_text("; for example ");
+        put_hex(example);
+    }
+    put_char('\n');
+
+    // What the numbers can mean depends on the host model, and that shows in whether an update was ever seen half done.
+    if (sizeof(void *) == 4)
+        put_text("        32-bit code: two loads per value, an update may fall between them under every host model");
+    else if (inside)
+        put_text("        updates were seen half done: this host model can tear a 64-bit read that checks nothing");
+    else
+        put_text("        no update was seen half done: under host model kvm a 64-bit read cannot tear, so 0 proves nothing");
+    line_end();
+    return EXIT_PASS;
+}

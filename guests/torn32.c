@@ -1,0 +1,5 @@
+// emu run torn32 --vcpus 2 --quantum 10007ns
+//
+// torn.c as 32-bit code: the u64 is loaded in two halves, and an update may fall between them.
+
+#include "torn.c"

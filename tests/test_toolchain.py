@@ -1,0 +1,308 @@
+"""Guests build with every compiler there is, into ELFs whose segments have honest rights."""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from elftools.elf.constants import P_FLAGS
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
+
+from emu import abi, data, toolchain
+from emu.faults import HostError
+
+NAMES = data.guest_names()
+COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
+COMPILERS += ["zig"] if importlib.util.find_spec("ziglang") else []
+Elfs = dict[str, Path]
+
+
+@pytest.fixture(scope="module", params=COMPILERS)
+def compiler(request: pytest.FixtureRequest) -> toolchain.Compiler:
+    return _compiler(request.param)
+
+
+def _compiler(name: str) -> toolchain.Compiler:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("CC", raising=False)
+        for candidate in toolchain._candidates():
+            if candidate.name == name and toolchain._works(candidate):
+                return candidate
+    pytest.skip(f"no working {name} on this machine")
+
+
+@pytest.fixture(scope="module")
+def elfs(compiler: toolchain.Compiler, tmp_path_factory: pytest.TempPathFactory) -> Elfs:
+    folder = tmp_path_factory.mktemp(compiler.name)
+    built = {}
+    for name, source in data.guest_sources().items():
+        built[name] = folder / f"{name}.elf"
+        toolchain.build(source, built[name], bits=toolchain.bits_of(source), compiler=compiler)
+    return built
+
+
+def _segments(elf: Path) -> list[tuple[int, int, int]]:
+    """(address, size in memory, flags) of each segment that occupies memory."""
+    with elf.open("rb") as stream:
+        loads = [segment.header for segment in ELFFile(stream).iter_segments() if segment["p_type"] == "PT_LOAD"]
+        return [(load.p_vaddr, load.p_memsz, load.p_flags) for load in loads if load.p_memsz]
+
+
+def _symbols(elf: Path) -> dict[str, int]:
+    with elf.open("rb") as stream:
+        table = ELFFile(stream).get_section_by_name(".symtab")
+        assert isinstance(table, SymbolTableSection)
+        return {symbol.name: symbol["st_value"] for symbol in table.iter_symbols()}
+
+
+# --- What comes out ---
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_name_ending_in_32_is_32_bit_code(elfs: Elfs, name: str) -> None:
+    with elfs[name].open("rb") as stream:
+        elf = ELFFile(stream)
+        expected = ("EM_386", 32) if name.endswith("32") else ("EM_X86_64", 64)
+        assert (elf["e_machine"], elf.elfclass) == expected
+        assert elf["e_type"] == "ET_EXEC"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_guest_enters_at_start(elfs: Elfs, name: str) -> None:
+    with elfs[name].open("rb") as stream:
+        entry = ELFFile(stream)["e_entry"]
+    assert entry == _symbols(elfs[name])["_start"] == abi.GUEST_GPA
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_segments_start_on_pages_of_their_own(elfs: Elfs, name: str) -> None:
+    end = abi.GUEST_GPA
+    for address, size, _ in sorted(_segments(elfs[name])):
+        assert address % abi.PAGE_SIZE == 0
+        assert address >= end, "two segments share a page"
+        end = -(-(address + size) // abi.PAGE_SIZE) * abi.PAGE_SIZE
+    assert end <= abi.MIN_RAM - abi.MAX_VCPUS * (abi.STACK_SIZE + abi.PAGE_SIZE), "does not fit in the smallest RAM"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_page_is_both_writable_and_executable(elfs: Elfs, name: str) -> None:
+    rights = [flags for _, _, flags in sorted(_segments(elfs[name]))]
+    allowed = [P_FLAGS.PF_R | P_FLAGS.PF_X, P_FLAGS.PF_R, P_FLAGS.PF_R | P_FLAGS.PF_W]
+    assert rights[0] == allowed[0]
+    assert set(rights[1:]) <= set(allowed[1:])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_byte_in_memory_belongs_to_a_segment_with_its_rights(elfs: Elfs, name: str) -> None:
+    segments = _segments(elfs[name])
+    with elfs[name].open("rb") as stream:
+        for section in ELFFile(stream).iter_sections():
+            flags, size = section["sh_flags"], section["sh_size"]
+            if not flags & 2 or not size:  # SHF_ALLOC
+                continue
+            rights = P_FLAGS.PF_R | (P_FLAGS.PF_W if flags & 1 else 0) | (P_FLAGS.PF_X if flags & 4 else 0)
+            homes = [f for a, n, f in segments if a <= section["sh_addr"] and section["sh_addr"] + size <= a + n]
+            assert homes == [rights], section.name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_elf_names_its_sources_without_the_builders_path(elfs: Elfs, name: str) -> None:
+    content = elfs[name].read_bytes()
+    assert str(data.guests_dir()).encode() not in content
+    with elfs[name].open("rb") as stream:
+        dwarf = ELFFile(stream).get_dwarf_info()
+        units = {unit.get_top_DIE().attributes["DW_AT_name"].value.decode() for unit in dwarf.iter_CUs()}
+    assert any(unit.endswith(data.guest_sources()[name].name) for unit in units), units
+
+
+@pytest.mark.parametrize("name", ["clock", "hello", "torn32"])
+def test_building_twice_gives_the_same_bytes(
+    compiler: toolchain.Compiler, elfs: Elfs, tmp_path: Path, name: str
+) -> None:
+    source, again = data.guest_sources()[name], tmp_path / "again.elf"
+    toolchain.build(source, again, bits=toolchain.bits_of(source), compiler=compiler)
+    assert again.read_bytes() == elfs[name].read_bytes()
+
+
+# --- A user's own guest ---
+
+
+def _build(compiler: toolchain.Compiler, folder: Path, name: str, text: str, bits: int = 64) -> Path:
+    source, elf = folder / name, folder / f"{name}.elf"
+    source.write_text(text, encoding="utf-8")
+    toolchain.build(source, elf, bits=bits, compiler=compiler)
+    return elf
+
+
+@pytest.mark.parametrize("bits", [64, 32])
+def test_own_start_replaces_the_start_code(compiler: toolchain.Compiler, tmp_path: Path, bits: int) -> None:
+    text = ".intel_syntax noprefix\n.globl _start\n_start:\n    hlt\n"
+    assert "main" not in _symbols(_build(compiler, tmp_path, "own.S", text, bits))
+
+
+def test_own_guest_finds_the_shared_headers_and_its_own(compiler: toolchain.Compiler, tmp_path: Path) -> None:
+    (tmp_path / "mine.h").write_text("#define MINE 7\n", encoding="utf-8")
+    text = (
+        '#include "mine.h"\n#include "steal.h"\nint main(uint32_t cpu, uint32_t n) { return MINE + (int)(cpu + n); }\n'
+    )
+    assert "main" in _symbols(_build(compiler, tmp_path, "own.c", text))
+
+
+def test_broken_source_is_refused_with_the_compilers_first_error(compiler: toolchain.Compiler, tmp_path: Path) -> None:
+    with pytest.raises(HostError) as refusal:
+        _build(compiler, tmp_path, "broken.c", "int main(void) { return nonsense; }\n")
+    assert "nonsense" in refusal.value.message and "broken.c" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_guest_without_main_is_refused(compiler: toolchain.Compiler, tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="main"):
+        _build(compiler, tmp_path, "empty.c", "int other(void) { return 1; }\n")
+
+
+@pytest.mark.parametrize("name", ["absent.c", "absent.S", "guest.py", "guest"])
+def test_what_is_no_readable_guest_source_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(HostError):
+        toolchain.build(tmp_path / name, tmp_path / "out.elf")
+
+
+def test_binary_file_with_a_source_name_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "noise.c"
+    source.write_bytes(bytes(range(256)))
+    with pytest.raises(HostError, match="cannot be read"):
+        toolchain.build(source, tmp_path / "out.elf")
+
+
+# --- Which compiler ---
+
+
+def _fake(folder: Path, name: str, script: str) -> None:
+    program = folder / name
+    program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    program.chmod(0o755)
+
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="shell scripts stand in for compilers")
+
+
+@posix
+def test_a_compiler_that_cannot_link_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: toolchain.Compiler
+) -> None:
+    for name in toolchain.NAMES_ON_PATH:
+        _fake(tmp_path, name, f"echo {name} 1.0")  # says its name and makes nothing
+    absolute = compiler._replace(command=(str(shutil.which(compiler.command[0])), *compiler.command[1:]))
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("CC", str(tmp_path / "gcc"))
+    monkeypatch.setattr(toolchain, "zig", lambda: absolute)
+    assert toolchain.find_compiler() is absolute
+
+
+@posix
+def test_cc_comes_first_and_may_have_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gcc = shutil.which("gcc")
+    if not gcc:
+        pytest.skip("no gcc on this machine")
+    _fake(tmp_path, "mine", f'shift; exec {gcc} "$@"')
+    monkeypatch.setenv("CC", f"{tmp_path / 'mine'} wrapped")
+    if not toolchain._works(next(toolchain._candidates())):
+        pytest.skip("this gcc makes no x86-64 ELF")
+    assert toolchain.find_compiler().command == (str(tmp_path / "mine"), "wrapped")
+
+
+def test_no_compiler_at_all_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr(toolchain, "zig", lambda: None)
+    with pytest.raises(HostError, match="pip install ziglang"):
+        toolchain.find_compiler()
+
+
+def test_other_zig_is_no_reference_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolchain, "zig", lambda: toolchain.Compiler("zig", "0.1.0", ("zig",), {}))
+    with pytest.raises(HostError, match=toolchain.REFERENCE_ZIG):
+        toolchain.reference_compiler()
+
+
+def test_a_compiler_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def hang(*_: object, timeout: float, **__: object) -> None:
+        raise subprocess.TimeoutExpired("cc", timeout)
+
+    monkeypatch.setattr(subprocess, "run", hang)
+    stuck = toolchain.Compiler("stuck", "1", ("stuck",), toolchain._WORD_FLAGS)
+    with pytest.raises(HostError, match="could not be run"):
+        toolchain.build(data.guest_sources()["hello"], tmp_path / "out.elf", compiler=stuck)
+
+
+# --- Building all of them ---
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of guests/ with two programs in it, to be changed at will."""
+    original, guests = data.guests_dir(), tmp_path / "guests"
+    shutil.copytree(original / "include", guests / "include")
+    for name in ("guest.ld", "start.S", "start32.S", "trap.S", "hello.S", "register.c"):
+        shutil.copy(original / name, guests / name)
+    monkeypatch.setattr(data, "guests_dir", lambda: guests)
+    return guests
+
+
+def _rebuilt(compiler: toolchain.Compiler) -> list[str]:
+    lines: list[str] = []
+    toolchain.build_guests(lines.append, compiler=compiler)
+    return [line.removeprefix("building ") for line in lines if line.startswith("building ")]
+
+
+def _touch(guests: Path) -> None:
+    header = guests / "include" / "guest.h"
+    header.write_text(header.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+
+
+def _remove(guests: Path) -> None:
+    (guests / "build" / "hello.elf").unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"), [(lambda _: None, []), (_touch, ["hello", "register"]), (_remove, ["hello"])]
+)
+def test_only_what_changed_is_built_again(
+    checkout: Path, compiler: toolchain.Compiler, change: Callable[[Path], None], expected: list[str]
+) -> None:
+    assert _rebuilt(compiler) == ["hello", "register"]
+    change(checkout)
+    assert _rebuilt(compiler) == expected
+
+
+def test_another_compiler_builds_again(checkout: Path, compiler: toolchain.Compiler) -> None:
+    assert _rebuilt(compiler)
+    assert _rebuilt(compiler._replace(version="newer")) == ["hello", "register"]
+
+
+# --- Reference builds ---
+
+
+def test_reference_builds_have_the_committed_hashes() -> None:
+    try:
+        toolchain.reference_compiler()
+    except HostError as missing:
+        pytest.skip(str(missing))
+    elfs = toolchain.build_guests(reference=True)
+    committed = (data.guests_dir() / data.REFERENCE_HASHES).read_text(encoding="utf-8")
+    assert toolchain.reference_hashes(elfs) == committed, "run: make reference"
+
+
+def test_hash_lines_are_those_of_sha256sum(tmp_path: Path) -> None:
+    elf = tmp_path / "some.elf"
+    elf.write_bytes(b"bytes")
+    assert toolchain.reference_hashes([elf]) == f"{hashlib.sha256(b'bytes').hexdigest()}  some.elf\n"
+
+
+def test_linker_script_and_abi_agree_on_the_base() -> None:
+    assert f". = {abi.GUEST_GPA:#x};" in (data.guests_dir() / "guest.ld").read_text(encoding="utf-8")
