@@ -8,7 +8,7 @@ EMU    := $(BIN)/emu
 PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 GUEST_SOURCES := $(wildcard guests/*.S guests/*.c guests/*.ld guests/include/*.h)
-GUEST_BUILDER := emu/toolchain.py emu/data.py
+GUEST_BUILDER := emu/toolchain.py emu/compiler.py emu/data.py
 
 .DEFAULT_GOAL := help
 .PHONY: help run test bench guests lint reference wheel clean
@@ -25,7 +25,7 @@ test: guests/build/.done $(VENV)/.dev ## set up, then run the tests
 	@$(BIN)/python -m pytest
 
 bench: guests/build/.done $(VENV)/.dev ## measure against the named baselines
-	@$(EMU) bench
+	@$(BIN)/python -m tests.bench
 
 guests: $(VENV)/.compiler guests/include/abi.h ## build the guest programs
 	@$(BIN)/python -m emu.toolchain

@@ -248,7 +248,9 @@ CPUID_POWER = 0x80000007
 CPUID_ADDRESS_SIZES = 0x80000008
 CPUID_VENDOR_NAME = b"AuthenticAMD"
 CPUID_BRAND_NAME = b"emu teaching vCPU"
-CPUID_FAMILY_MODEL = 0x00800F12  # family 17h, model 1, stepping 2: Linux boots on family 17h though the cache leaves are zero
+CPUID_FAMILY_MODEL = (
+    0x00800F12  # family 17h, model 1, stepping 2: Linux boots on family 17h though the cache leaves are zero
+)
 CPUID_CLFLUSH_QUADWORDS = 8
 LINEAR_ADDRESS_BITS = 48
 

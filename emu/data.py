@@ -36,6 +36,12 @@ def guest_sources() -> dict[str, Path]:
     return {name: sources[name] for name in sorted(sources) if name not in SHARED_SOURCES}
 
 
+def scenario_path(name: str) -> Path | None:
+    """The shipped scenario called `name`, such as "demo", or None where there is none."""
+    path = guests_dir() / f"{name}.toml"
+    return path if path.is_file() else None
+
+
 def guest_names() -> list[str]:
     """The bare names `emu run` knows, sorted."""
     return list(guest_sources())

@@ -41,7 +41,10 @@ from emu.vcpu import delivery
 from emu.vcpu.engine import Engine
 
 CHUNK_INSNS = 2_000_000  # the most between two looks at the outside world: Ctrl-C, progress, limits
+_ENTRIES_PER_TURN = 64
 _LAST_EXITS = 8
+# After these the host or a timer may have something to say: a WRMSR may arm a timer, a HLT ends the turn.
+_CONCERNS_HOST = frozenset((exits.Wrmsr, exits.TprWrite, exits.Hlt))
 
 EXIT, HALTED, TRIPLE_FAULT, INTERRUPTED = "exit", "halted", "triple-fault", "interrupted"
 TIME_LIMIT, INSN_LIMIT, EXIT_LIMIT, OUTPUT_LIMIT = "time-limit", "insn-limit", "exit-limit", "output-limit"
@@ -102,6 +105,7 @@ class Machine:
         self.last_exits: list[tuple[int, exits.Exit]] = []
         self.reason: str | None = None
         self.shutdown: exits.Shutdown | None = None
+        self.instructions = 0
         self._interrupted = False
 
         self.ram = Ram(config.ram)
@@ -118,6 +122,8 @@ class Machine:
             for base, count in device.ports:
                 self.ports.attach(base, count, device)
         self._gaps = [self._gap_source(number) for number in range(config.vcpus)]
+        if trace is not None:
+            trace(_begin(self))
         self._complete: dict[type, Callable[[Package, Any], None]] = {
             exits.Cpuid: self._cpuid,
             exits.Rdmsr: self._rdmsr,
@@ -165,9 +171,7 @@ class Machine:
     def _build_package(self, number: int) -> Package:
         config = self.config
         start = initial_state(self.ram, self.image.entry, number, config.vcpus)
-        package = Package(
-            self.engine, self.ram, number, start, config, lambda: self._now_ps, self.host.vcpus[number]
-        )
+        package = Package(self.engine, self.ram, number, start, config, lambda: self._now_ps, self.host.vcpus[number])
         package.parked = config.start == "bsp" and number > 0
         return package
 
@@ -181,8 +185,6 @@ class Machine:
 
     def run(self, heartbeat: Callable[["Machine"], None] | None = None) -> Result:
         """Run to the end; `heartbeat` is called between turns, at least every CHUNK_INSNS instructions."""
-        if self._trace is not None:
-            self._trace(trace.Begin(0, trace.FORMAT, self.image.sha256, self.config.traceable()))
         while self.reason is None:
             self.turn()
             if heartbeat is not None:
@@ -194,29 +196,28 @@ class Machine:
         self._interrupted = True
 
     def turn(self) -> None:
-        """One turn of the loop; sets `reason` where it was the last."""
-        if self._interrupted:
-            return self._end(INTERRUPTED)
+        """One turn of the loop; sets `reason` where it was the last. Does nothing once the run has ended."""
+        if self.reason is not None:
+            return
         limit = self.config.time_limit_ps
         alarm = self._alarm_ps()
-        if alarm is not None or self._anyone_awake():
+        # Where nobody is awake and nothing is armed there is no time to wait for, not even the limit.
+        if alarm is not None or self.host.awake:
             alarm = limit if alarm is None else min(alarm, limit)
         decision = self.host.next(alarm)
-        if type(decision) is Run:
-            self._now_ps = decision.now_ps
+        self._now_ps = decision.now_ps
+        if self._interrupted:
+            self.reason = INTERRUPTED
+        elif type(decision) is Run:
             self._run(decision)
-        elif type(decision) is Alarm:
-            self._now_ps = decision.now_ps
-            if decision.now_ps >= limit:
-                return self._end(TIME_LIMIT)
-            self._alarms(decision.now_ps)
+        elif type(decision) is not Alarm:
+            self.reason = HALTED
+        elif decision.now_ps >= limit:
+            self.reason = TIME_LIMIT
         else:
-            self._now_ps = decision.now_ps
-            self._end(HALTED)
-
-    def _anyone_awake(self) -> bool:
-        """Whether any vCPU can run by itself: where all sleep and nothing is armed, the run is over, not waiting."""
-        return any(package.entity.state != "blocked" or package.entity.awaited for package in self.packages)
+            self._alarms(decision.now_ps)
+        if self.reason is not None:
+            self._close_books()
 
     def _alarm_ps(self) -> int | None:
         alarm = None
@@ -228,44 +229,43 @@ class Machine:
 
     def _alarms(self, now_ps: int) -> None:
         for package in self.packages:
-            due = package.lapic.due_ps
-            if due is not None and due <= now_ps and not package.parked:
+            due = package.alarm_ps()
+            if due is not None and due <= now_ps:
                 package.lapic.tick(now_ps)
-                self._wake_if_interrupted(package, due)
-
-    def _wake_if_interrupted(self, package: Package, at_ps: int) -> None:
-        if not package.parked and package.lapic.pending() is not None:
-            self.host.wake(package.number, at_ps)
+                if package.lapic.pending() is not None:
+                    self.host.wake(package.number, due)
 
     def _run(self, run: Run) -> None:
-        package = self.packages[run.vcpu]
-        self._acting = package
+        """Let a vCPU use its turn: entries and exits until its time is up, or something happens that concerns others."""
+        package = self._acting = self.packages[run.vcpu]
         vcpu = package.vcpu
-        before = vcpu.retired
-        if package.exit is not None:
-            self._finish_exit(package)
-        elif not self._prepare_entry(package):
-            self._enter(package, self._budget(run, package))
-            if package.exit is not None and self.config.pcpus == 1:
-                self._charge(run, vcpu.retired - before)
-                before = vcpu.retired
-                self._finish_exit(package)
-        self._charge(run, vcpu.retired - before)
+        ps = self.config.ps_per_insn
+        first = vcpu.retired
+        alone = self.config.pcpus == 1  # nobody can be behind: an exit may be completed where it happens
+        for _ in range(_ENTRIES_PER_TURN):
+            before = vcpu.retired
+            if package.exit is not None:
+                more = self._finish_exit(package) and alone
+            elif self._prepare_entry(package):
+                more = True
+            else:
+                more = self._enter(package, self._budget(run, package)) and alone
+            units = vcpu.retired - before
+            self._now_ps += units * ps
+            self.instructions += units
+            self._check_limits()
+            if not more or self.reason is not None or (run.until_ps is not None and self._now_ps >= run.until_ps):
+                break
+        self.host.ran(run.pcpu, (vcpu.retired - first) * ps)
         if package.halting:
             package.halting = False
             self._halt(package)
-        self._check_limits()
-
-    def _charge(self, run: Run, units: int) -> None:
-        if units:
-            ps = units * self.config.ps_per_insn
-            self.host.ran(run.pcpu, ps)
-            self._now_ps += ps
 
     def _budget(self, run: Run, package: Package) -> int:
         budget = min(CHUNK_INSNS, self.config.insn_limit - self.instructions)
         if run.until_ps is not None:
-            budget = min(budget, -((run.now_ps - run.until_ps) // self.config.ps_per_insn))
+            # Rounded up: an instruction is not cut, so the last one may end a little late.
+            budget = min(budget, -((self._now_ps - run.until_ps) // self.config.ps_per_insn))
         if package.update is not None:
             budget = min(budget, package.store_in)
         return max(budget, 1)
@@ -274,23 +274,22 @@ class Machine:
         if self.reason is not None:
             return
         if self.exit_port.code is not None:
-            self._end(EXIT)
+            self.reason = EXIT
         elif self.console.overflow:
-            self._end(OUTPUT_LIMIT)
+            self.reason = OUTPUT_LIMIT
         elif self.instructions >= self.config.insn_limit:
-            self._end(INSN_LIMIT)
+            self.reason = INSN_LIMIT
         elif self.exits >= self.config.exit_limit:
-            self._end(EXIT_LIMIT)
+            self.reason = EXIT_LIMIT
 
-    def _end(self, reason: str) -> None:
-        self.reason = reason
-        if self._trace is not None:
-            t = clock.ns(self.host.latest_ps())
-            for one in self.result().vcpus:
-                self._trace(
-                    trace.Account(t, one.id, one.ran_ns, one.stolen_ns, one.idle_ns, one.instructions, one.updates)
-                )
-            self._trace(trace.End(t, reason, self.exit_port.code))
+    def _close_books(self) -> None:
+        if self._trace is None:
+            return
+        result = self.result()
+        for one in result.vcpus:
+            books = one.ran_ns, one.stolen_ns, one.idle_ns
+            self._trace(trace.Account(result.virtual_ns, one.id, *books, one.instructions, one.updates))
+        self._trace(trace.End(result.virtual_ns, result.reason, result.exit_code))
 
     # --- before entry ------------------------------------------------------------------------------------------------
 
@@ -308,7 +307,8 @@ class Machine:
             return True
         return False
 
-    def _enter(self, package: Package, budget: int) -> None:
+    def _enter(self, package: Package, budget: int) -> bool:
+        """Run the guest; whether it came back with an exit to be completed."""
         vcpu = package.vcpu
         window = False
         if package.lapic.pending() is not None:
@@ -319,8 +319,10 @@ class Machine:
         exit_ = vcpu.enter(budget, window=window)
         if package.update is not None:
             package.store_in -= min(package.store_in, vcpu.used)
-        if type(exit_) is not exits.BudgetSpent:
-            package.exit = exit_
+        if type(exit_) is exits.BudgetSpent:
+            return False
+        package.exit = exit_
+        return True
 
     # --- steal time: where run delay meets the device ----------------------------------------------------------------
 
@@ -403,7 +405,8 @@ class Machine:
 
     # --- completing exits --------------------------------------------------------------------------------------------
 
-    def _finish_exit(self, package: Package) -> None:
+    def _finish_exit(self, package: Package) -> bool:
+        """Complete the exit that was taken; whether the vCPU may go on, no clock or sleep having been touched."""
         exit_ = package.exit
         assert exit_ is not None
         package.exit = None
@@ -414,7 +417,9 @@ class Machine:
             del last[0]
         if self._trace is not None:
             self._trace_exit(package, exit_)
-        self._complete[type(exit_)](package, exit_)
+        kind = type(exit_)
+        self._complete[kind](package, exit_)
+        return kind not in _CONCERNS_HOST or (kind is exits.Wrmsr and exit_.msr == abi.MSR_KVM_STEAL_TIME)
 
     def _cpuid(self, package: Package, exit_: exits.Cpuid) -> None:
         package.vcpu.complete_cpuid(exit_, package.cpuid.query(exit_.leaf, exit_.subleaf))
@@ -423,8 +428,9 @@ class Machine:
         try:
             value = package.msrs.rdmsr(exit_.msr)
         except GuestFault as fault:
-            return self._inject(package, fault)
-        package.vcpu.complete_rdmsr(exit_, value)
+            self._inject(package, fault)
+        else:
+            package.vcpu.complete_rdmsr(exit_, value)
 
     def _wrmsr(self, package: Package, exit_: exits.Wrmsr) -> None:
         if exit_.msr == abi.MSR_KVM_STEAL_TIME:
@@ -438,8 +444,9 @@ class Machine:
             t = clock.ns(self._now_ps)
             self._emit(trace.MsrWrite(t, package.number, exit_.msr, exit_.value, fault is None))
         if fault is not None:
-            return self._inject(package, fault)
-        package.vcpu.complete(exit_)
+            self._inject(package, fault)
+        else:
+            package.vcpu.complete(exit_)
 
     def _rdtsc(self, package: Package, exit_: exits.Rdtsc) -> None:
         package.vcpu.complete_rdtsc(exit_, package.tsc.value(), package.tsc_aux)
@@ -480,12 +487,15 @@ class Machine:
 
     def _tpr_write(self, package: Package, exit_: exits.TprWrite) -> None:
         if exit_.value >> 4:
-            return self._inject(package, GuestFault(abi.GP_VECTOR, 0))
-        package.lapic.tpr = exit_.value << 4
-        package.vcpu.complete(exit_)
+            self._inject(package, GuestFault(abi.GP_VECTOR, 0))
+        else:
+            package.lapic.tpr = exit_.value << 4
+            package.vcpu.complete(exit_)
 
     def _software_interrupt(self, package: Package, exit_: exits.SoftwareInterrupt) -> None:
-        self._delivered(package, exit_.vector, None, None, "software", delivery.deliver_software_interrupt(package.vcpu, exit_))
+        self._delivered(
+            package, exit_.vector, None, None, "software", delivery.deliver_software_interrupt(package.vcpu, exit_)
+        )
 
     def _fault(self, package: Package, exit_: exits.Fault) -> None:
         self._inject(package, GuestFault(exit_.vector, exit_.error, exit_.address))
@@ -519,7 +529,7 @@ class Machine:
             self._trace(trace.Trap(t, package.number, vector, error, address, package.vcpu.rip, kind))
         if shutdown is not None:
             self.shutdown = shutdown
-            self._end(TRIPLE_FAULT)
+            self.reason = TRIPLE_FAULT
 
     # --- what can be seen from outside -------------------------------------------------------------------------------
 
@@ -527,11 +537,6 @@ class Machine:
     def now_ns(self) -> int:
         """Virtual time, in nanoseconds."""
         return clock.ns(self._now_ps)
-
-    @property
-    def instructions(self) -> int:
-        """Units of guest work so far, of all vCPUs."""
-        return sum(package.vcpu.retired for package in self.packages)
 
     def result(self) -> Result:
         """The books and areas of this moment."""
@@ -545,8 +550,10 @@ class Machine:
         )
 
     def _vcpu_result(self, package: Package) -> VcpuResult:
-        books = self.host.books(package.number)
-        steal = package.steal
+        entity, steal = package.entity, package.steal
+        # Who is on a pCPU has come as far as that one; who is not, as far as any: its open interval lasts to the end.
+        end_ps = self.host.latest_ps() if entity.pcpu is None else self.host.pcpu_ps(entity.pcpu)
+        books = entity.books(end_ps)
         area = None
         if steal is not None and steal.enabled and self.ram.holds(steal.area_gpa, abi.KVM_STEAL_TIME_SIZE):
             area = steal_time.decode(self.ram.read(steal.area_gpa, abi.KVM_STEAL_TIME_SIZE))
@@ -582,11 +589,17 @@ class Machine:
             self._trace(trace.Console(clock.ns(self._now_ps), self._acting.number, port, byte))
 
 
+def _begin(machine: Machine) -> Event:
+    return trace.Begin(0, trace.FORMAT, machine.image.sha256, machine.config.traceable())
+
+
 def _numbered(texts: Iterable[str], where: str, config: Config) -> dict[int, int]:
     found = {}
     for text in texts:
         vcpu, _, value = text.partition("=")
         if int(vcpu) >= config.vcpus:
-            raise HostError(f"there is no vCPU {vcpu}", f"{where} {text}", f"the guest has {config.vcpus}, numbered from 0")
+            raise HostError(
+                f"there is no vCPU {vcpu}", f"{where} {text}", f"the guest has {config.vcpus}, numbered from 0"
+            )
         found[int(vcpu)] = int(value)
     return found

@@ -27,12 +27,20 @@ from emu.vcpu.vcpu import Vcpu
 class Package:
     """vCPU `number` in state `start`; `now` tells virtual time in picoseconds to its devices.
 
-    `exit` is an exit that has been taken and not yet completed, `halting` a HLT that has; `parked` says that nothing can wake this vCPU again.
+    `exit` is an exit that has been taken and not yet completed, `halting` tells of a HLT that was; `parked`
+    says that nothing can wake this vCPU again.
     `update` is an update under way (host model other-cpu), its next store due after `store_in` more instructions.
     """
 
     def __init__(
-        self, engine: Engine, ram: Ram, number: int, start: CpuState, config: Config, now: Callable[[], int], entity: Entity
+        self,
+        engine: Engine,
+        ram: Ram,
+        number: int,
+        start: CpuState,
+        config: Config,
+        now: Callable[[], int],
+        entity: Entity,
     ) -> None:
         self.number = number
         self.entity = entity

@@ -64,7 +64,7 @@ class Ram:
 
 
 def _anonymous(size: int) -> mmap.mmap:
-    # Private where the system knows the difference: a shared mapping would be one memory for a forked child and its parent.
+    # Private where the system knows the difference: shared, a forked child and its parent would have one memory.
     if hasattr(mmap, "MAP_PRIVATE"):
         return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     return mmap.mmap(-1, size)

@@ -75,11 +75,12 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 
     def read(text: str) -> int:
         mantissa, _, exponent = text.lower().replace("_", "").partition("e")
-        if mantissa.isdecimal() and mantissa.isascii() and len(mantissa) < 20:
-            if not exponent or exponent.isdecimal() and len(exponent) < 3:
-                value = int(mantissa) * 10 ** int(exponent or 0)
-                if low <= value <= high:
-                    return value
+        exponent = exponent or "0"
+        readable = mantissa.isdecimal() and exponent.isdecimal() and text.isascii()
+        if readable and len(mantissa) < 20 and len(exponent) < 3:
+            value: int = int(mantissa) * 10 ** int(exponent)
+            if low <= value <= high:
+                return value
         raise ValueError(f"must be a whole number from {low} to {high}")
 
     return read
@@ -157,7 +158,9 @@ OPTIONS = (
     ),
     Option("policy", "policy", one_of(*POLICIES), f"how the host schedules: {', '.join(POLICIES)}", metavar="NAME"),
     Option("quantum", "quantum_ps", duration, "how long one runs before the next is considered", metavar="TIME"),
-    Option("script", "script", text_file, "for --policy script: a file of lines `pcpu who duration|insns`", metavar="FILE"),
+    Option(
+        "script", "script", text_file, "for --policy script: a file of lines `pcpu who duration|insns`", metavar="FILE"
+    ),
     Option("seed", "seed", whole(0, (1 << 64) - 1), "for everything random", metavar="N"),
     Option("pin", "pin", _place, "bind a vCPU to a pCPU, as VCPU=PCPU", repeats=True, metavar="V=P"),
     Option("weight", "weight", _place, "a vCPU's weight under fair, as VCPU=WEIGHT", repeats=True, metavar="V=W"),
@@ -180,7 +183,12 @@ OPTIONS = (
     ),
     Option("abi", "abi", one_of(*PROFILES), "the interface of today, or of the 2011 document", metavar="NAME"),
     Option(
-        "without", "without", one_of(*FEATURES), f"withhold a feature: {', '.join(FEATURES)}", repeats=True, metavar="NAME"
+        "without",
+        "without",
+        one_of(*FEATURES),
+        f"withhold a feature: {', '.join(FEATURES)}",
+        repeats=True,
+        metavar="NAME",
     ),
     Option("start", "start", one_of(*STARTS), "which vCPUs run from the start: all, or bsp (vCPU 0)", metavar="WHO"),
     Option(
@@ -193,7 +201,11 @@ OPTIONS = (
     Option("ps-per-insn", "ps_per_insn", whole(1, 10**9), "picoseconds one guest instruction takes", metavar="PS"),
     Option("tsc-khz", "tsc_khz", whole(1, 10**8), "how fast the guest's time-stamp counter runs", metavar="KHZ"),
     Option(
-        "interleave", "interleave_ps", duration, "with several pCPUs: how far one may run ahead of another", metavar="TIME"
+        "interleave",
+        "interleave_ps",
+        duration,
+        "with several pCPUs: how far one may run ahead of another",
+        metavar="TIME",
     ),
     Option("time-limit", "time_limit_ps", duration, "end the run at this virtual time", metavar="TIME"),
     Option("insn-limit", "insn_limit", whole(1, 10**15), "end the run after this many instructions", metavar="N"),

@@ -79,5 +79,4 @@ class CpuState(NamedTuple):
     shadow: bool = False
 
 
-FPU_RESET = {"xmm": (0,) * 16, "st": (0,) * 8, "fpcw": 0x37F, "fpsw": 0, "fptag": 0xFFFF, "mxcsr": 0x1F80}
 DEBUG_RESET = (0, 0, 0, 0, 0xFFFF0FF0, 0x400)

@@ -1,128 +1,32 @@
-"""From a guest's source to an ELF: which compiler, with which flags, and when it is needed at all.
+"""From a guest's source to an ELF that the machine can load, built again only when something has changed.
 
-The first compiler that works is taken: `$CC`, then a gcc or clang on the machine, then the zig that `pip install
-ziglang` brings to every system. "Works" is tried, not guessed: each has to link a small 64-bit ELF and a 32-bit one.
-The reference guests are built by the pinned zig alone and come out with the same bytes on every machine.
+A program is linked with the start code, unless it brings its own, and with the trap code where it uses that. What went
+into an ELF is remembered beside it. The reference guests are built by the pinned zig alone and come out with the same
+bytes on every machine.
 
-In Linux: arch/x86/Makefile, where a kernel asks its compiler for the same freestanding, red-zone-free code.
+In Linux: scripts/Kbuild.include, where a kernel's build remembers the command of every object.
 """
 
 import hashlib
-import importlib.util
-import os
+import json
 import re
-import shlex
-import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from emu import data
+from emu.compiler import Compiler, find_compiler, reference_compiler
 from emu.faults import HostError
 
-REFERENCE_ZIG = "0.17.1"
-COMPILE_TIMEOUT_S = 60
-FIRST_COMPILE_TIMEOUT_S = 300  # zig builds its own support files once, on slow machines for minutes
-NAMES_ON_PATH = ("gcc", "clang", "x86_64-linux-gnu-gcc", "x86_64-elf-gcc", "cc")
-
-_COMPILE_FLAGS = (
-    "-std=c17",
-    "-ffreestanding",
-    "-fno-pic",
-    "-fno-pie",
-    "-masm=intel",
-    "-mgeneral-regs-only",  # a guest's interrupt handlers save no vector registers
-    "-mno-red-zone",  # an interrupt pushes onto the same stack
-    "-fno-stack-protector",
-    "-fno-asynchronous-unwind-tables",
-    "-fcf-protection=none",
-    "-fno-sanitize=all",  # zig turns some on by default
-    "-fno-strict-aliasing",
-    "-O2",
-    "-g",
-    "-gdwarf-4",
-    "-Wall",
-    "-Wextra",
-)
-_LINK_FLAGS = (
-    "-nostdlib",
-    "-static",
-    "-no-pie",
-    "-Wl,--build-id=none",
-    "-Wl,--gc-sections",
-    "-Wl,-z,max-page-size=4096",
-    "-Wl,-z,noexecstack",
-)
-_Targets = Mapping[int, tuple[str, ...]]
-_WORD_FLAGS: _Targets = {64: ("-m64",), 32: ("-m32",)}
-_ZIG_TARGETS: _Targets = {
-    64: ("-target", "x86_64-freestanding-none", "-mcpu=x86_64"),
-    32: ("-target", "x86-freestanding-none", "-mcpu=i686"),
-}
-_CLANG_TARGETS: _Targets = {
-    64: ("--target=x86_64-unknown-none-elf", "-fuse-ld=lld"),
-    32: ("--target=i686-unknown-none-elf", "-fuse-ld=lld"),
-}
 _OWN_START = re.compile(r"^\s*_start\s*:|^[\w\s*]*\b_start\s*\(", re.MULTILINE)
-
-
-class Compiler(NamedTuple):
-    """A way to compile. `targets` maps the word size, 64 or 32, to the flags that ask for it.
-
-    `home` is the folder of the compiler's own headers where its debug information would name it, or empty.
-    """
-
-    name: str
-    version: str
-    command: tuple[str, ...]
-    targets: _Targets
-    home: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.version})"
-
-
-def find_compiler() -> Compiler:
-    """The first compiler that works, of `$CC`, those on PATH, and zig. Raises HostError where none does."""
-    for candidate in _candidates():
-        if _works(candidate):
-            return candidate
-    raise HostError(
-        "no compiler on this machine makes x86-64 ELF files",
-        remedy=f"install one with `{Path(sys.executable).name} -m pip install ziglang`, or set CC",
-    )
-
-
-def zig() -> Compiler | None:
-    """The zig of the Python package `ziglang`, or None where it is not installed; not yet tried."""
-    package = importlib.util.find_spec("ziglang")
-    if package is None or package.origin is None:
-        return None
-    command = (sys.executable, "-m", "ziglang")
-    version = _first_line((*command, "version"))
-    home = str(Path(package.origin).resolve().parent)
-    return Compiler("zig", version, (*command, "cc"), _ZIG_TARGETS, home) if version else None
-
-
-def reference_compiler() -> Compiler:
-    """The pinned zig, whose guests are the same bytes everywhere. Raises HostError where it is not installed."""
-    compiler = zig()
-    if compiler and compiler.version == REFERENCE_ZIG:
-        return compiler
-    found = f"found {compiler.version}" if compiler else "not installed"
-    raise HostError(
-        f"reference guests need ziglang {REFERENCE_ZIG} ({found})",
-        remedy=f"run `{Path(sys.executable).name} -m pip install ziglang=={REFERENCE_ZIG}`",
-    )
 
 
 def build(source: Path, output: Path, *, bits: int = 64, compiler: Compiler | None = None) -> None:
     """Compiles one guest program, .c or .S, with the start code, and links it to an ELF at `output`.
 
     `bits` is 64 or 32: long mode or 32-bit protected mode. A source that defines `_start` itself gets no start code.
+    Nothing is done where `output` is up to date: same source, same headers, same compiler. What it was made from stands
+    in a hidden file beside it.
     Raises HostError with the compiler's first complaint, or where there is no such file or no compiler.
     """
     if source.suffix not in data.SOURCE_SUFFIXES:
@@ -131,13 +35,24 @@ def build(source: Path, output: Path, *, bits: int = 64, compiler: Compiler | No
         text = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise HostError(f"the source cannot be read: {error}", str(source)) from error
-    guests = data.guests_dir()
-    with_source = [source.resolve()]
+    compiler = compiler or find_compiler()
+    source, output, guests = source.resolve(), output.resolve(), data.guests_dir()
+    if _is_fresh(source, output, bits, compiler):
+        return
+    parts = [source]
     if not _OWN_START.search(text):
-        with_source.append(guests / ("start.S" if bits == 64 else "start32.S"))
+        parts.append(guests / ("start.S" if bits == 64 else "start32.S"))
     if bits == 64:
-        with_source.append(guests / "trap.S")
-    _make(compiler or find_compiler(), bits, with_source, output.resolve())
+        parts.append(guests / "trap.S")
+    needed = compiler.link(parts, output, bits)
+    made_of = {str(path): _digest(path) for path in sorted(needed)}
+    stamp = {
+        "source": str(source),
+        "compiler": _identity(compiler, bits),
+        "output": _digest(output),
+        "made_of": made_of,
+    }
+    _stamp_path(output).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
 
 
 def bits_of(source: Path) -> int:
@@ -150,21 +65,19 @@ def build_guests(
 ) -> list[Path]:
     """Builds every shipped guest into guests/build/ and returns the ELFs' paths, sorted by name.
 
-    What is up to date stays: a guest is built again when a source, a header, the flags or the compiler has changed.
-    `reference` builds into guests/build/reference/ with the pinned zig. `progress` is called with one line per guest.
+    What is up to date stays, as in `build`. `reference` builds into guests/build/reference/ with the pinned zig.
+    `progress` is called with one line per guest that is built, and one for the compiler.
     Raises HostError as `build` does.
     """
     compiler = reference_compiler() if reference else compiler or find_compiler()
     folder = data.build_dir(reference=reference)
-    key = _key(compiler)
     progress(f"compiler: {compiler}")
     built = []
     for name, source in data.guest_sources().items():
-        elf, stamp = folder / f"{name}.elf", folder / f".{name}.key"
-        if not (elf.is_file() and stamp.is_file() and stamp.read_text(encoding="utf-8") == key):
+        elf = folder / f"{name}.elf"
+        if not _is_fresh(source, elf, bits_of(source), compiler):
             progress(f"building {name}")
             build(source, elf, bits=bits_of(source), compiler=compiler)
-            stamp.write_text(key, encoding="utf-8")
         built.append(elf)
     return built
 
@@ -174,89 +87,31 @@ def reference_hashes(paths: list[Path]) -> str:
     return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in paths)
 
 
-def _candidates() -> Iterator[Compiler]:
-    chosen = os.environ.get("CC")
-    for command in ([shlex.split(chosen)] if chosen else []) + [[name] for name in NAMES_ON_PATH]:
-        program = shutil.which(command[0])
-        version = _first_line((*command, "--version")) if program else ""
-        if version:
-            name = " ".join(command)
-            yield Compiler(name, version, tuple(command), _ZIG_TARGETS if "zig" in name else _WORD_FLAGS)
-            if "clang" in version:
-                yield Compiler(name, version, tuple(command), _CLANG_TARGETS)
-    if found := zig():
-        yield found
+def _stamp_path(output: Path) -> Path:
+    return output.with_name(f".{output.name}.made")
 
 
-def _works(compiler: Compiler) -> bool:
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "probe.c")
-        source.write_text("#include <stdint.h>\nint main(uint32_t cpu) { return (int)cpu; }\n", encoding="utf-8")
-        for bits in compiler.targets:
-            output = Path(folder, f"probe{bits}.elf")
-            try:
-                build(source, output, bits=bits, compiler=compiler)
-            except HostError:
-                return False
-            if output.read_bytes()[:4] != b"\x7fELF":
-                return False
-    return True
+def _identity(compiler: Compiler, bits: int) -> str:
+    # The flags and the start code are ours: a new emu is a new compiler.
+    own = _digest(Path(__file__)), _digest(Path(find_compiler.__code__.co_filename))
+    return repr((tuple(compiler), bits, own))
 
 
-def _make(compiler: Compiler, bits: int, sources: list[Path], output: Path) -> None:
-    guests = data.guests_dir()
-    # The ELF says `guests/clock.c` wherever the checkout stands: same bytes, and no path of the builder's machine.
-    prefixes = [f"-ffile-prefix-map={guests}=guests"]
-    if compiler.home:
-        prefixes.append(f"-ffile-prefix-map={compiler.home}=compiler")
-    target = compiler.targets[bits]
-    with tempfile.TemporaryDirectory() as folder:
-        objects = []
-        for source in sources:
-            # Objects have names of their own: a linker copies the random names of a compiler's temporary files.
-            objects.append(str(Path(folder, f"{source.stem}.o")))
-            flags = (*target, *_COMPILE_FLAGS, *prefixes, f"-I{guests / 'include'}")
-            _run(compiler, (*flags, "-c", str(source), "-o", objects[-1]), sources[0])
-        linked = Path(folder, "guest.elf")
-        script = f"-Wl,-T,{guests / 'guest.ld'}"
-        _run(compiler, (*target, *_LINK_FLAGS, script, *objects, "-o", str(linked)), sources[0])
-        if not linked.is_file():
-            raise HostError(f"{compiler.name} said that all went well and made no file", str(sources[0]))
-        output.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(linked, output)
-
-
-def _run(compiler: Compiler, arguments: tuple[str, ...], source: Path) -> None:
-    command = (*compiler.command, *arguments)
-    timeout = FIRST_COMPILE_TIMEOUT_S if compiler.home else COMPILE_TIMEOUT_S
-    folder = data.guests_dir()
+def _is_fresh(source: Path, output: Path, bits: int, compiler: Compiler) -> bool:
     try:
-        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=timeout)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise HostError(f"{compiler.name} could not be run: {error}", str(source)) from error
-    if run.returncode:
-        raise HostError(_complaint(run.stderr) or f"{compiler.name} failed", str(source))
+        stamp = json.loads(_stamp_path(output).read_text(encoding="utf-8"))
+        return bool(
+            stamp["source"] == str(source.resolve())
+            and stamp["compiler"] == _identity(compiler, bits)
+            and stamp["output"] == _digest(output)
+            and all(_digest(Path(path)) == digest for path, digest in stamp["made_of"].items())
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
-def _complaint(stderr: str) -> str:
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    return next((line for line in lines if "error" in line.lower() or "undefined" in line), lines[0] if lines else "")
-
-
-def _first_line(command: tuple[str, ...]) -> str:
-    try:
-        run = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=COMPILE_TIMEOUT_S)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return run.stdout.strip().partition("\n")[0] if run.returncode == 0 else ""
-
-
-def _key(compiler: Compiler) -> str:
-    guests = data.guests_dir()
-    digest = hashlib.sha256(repr((compiler, _COMPILE_FLAGS, _LINK_FLAGS)).encode())
-    for path in sorted([*guests.glob("*.[Sc]"), *guests.glob("*.ld"), *guests.glob("include/*.h")]):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def main(arguments: list[str]) -> int:

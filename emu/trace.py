@@ -24,7 +24,7 @@ class Begin(NamedTuple):
 class Switch(NamedTuple):
     """A pCPU changes hands. `prev` and `next` are names such as `vcpu0` or `task1`, or `idle`.
 
-    `why`: `start`, `quantum`, `preempted` (by a wake-up), `blocked`, `wake`, `exited`.
+    `why`: `start`, `quantum`, `preempted` (by a wake-up), `blocked`, `wake`, `script`.
     """
 
     t: int
@@ -63,7 +63,10 @@ class MsrWrite(NamedTuple):
 
 
 class Store(NamedTuple):
-    """One store of the host into a paravirtual area. `step`: `preempted`, `odd`, `steal`, `steal-low`, `steal-high`, `even`."""
+    """One store of the host into a paravirtual area.
+
+    `step`: `preempted`, `odd`, `steal` (or `steal-low`, `steal-high`), `even`.
+    """
 
     t: int
     vcpu: int

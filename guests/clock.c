@@ -5,9 +5,9 @@
 
 #include "steal.h"
 
-#define PIECES 5000
-#define STEPS_PER_PIECE 400
-#define LINES 20 // a long run stays readable; the last line comes in any case
+#define PIECES 2000
+#define STEPS_PER_PIECE 100
+#define LINES 10 // a long run stays readable; the last line comes in any case
 #define FINAL_TRIES 3
 
 static volatile uint32_t result[MAX_VCPUS];

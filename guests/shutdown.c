@@ -5,7 +5,7 @@
 
 #include "steal.h"
 
-#define STEPS 4000000
+#define STEPS 200000
 #define PATTERN 0xA5
 
 static volatile uint32_t result[MAX_VCPUS];

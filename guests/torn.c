@@ -1,4 +1,4 @@
-// emu run torn --vcpus 2 --quantum 10007ns --host-model other-cpu
+// emu run torn --vcpus 2 --quantum 10us --host-model other-cpu
 //
 // A reader that checks nothing. It loads the steal value without looking at the version, and this program puts its
 // reading between two readings of the retry loop: steal only grows, so a sound value lies between them. One that does
@@ -28,11 +28,22 @@ static void reseed(struct kvm_steal_time *area)
     half[0] = (uint32_t)SEED;
 }
 
+// Rounds of one length could march in step with the host's quantum: every update would fall on the same instruction.
+static uint32_t wait_a_little(uint32_t random)
+{
+    random ^= random << 13;
+    random ^= random >> 17;
+    random ^= random << 5;
+    for (uint32_t i = random & 15; i; i--)
+        barrier();
+    return random;
+}
+
 int main(uint32_t cpu, uint32_t ncpus)
 {
     struct kvm_steal_time *area = &steal_areas[cpu];
     const volatile struct kvm_steal_time *shared = area;
-    uint32_t rounds = 0, torn = 0, inside = 0;
+    uint32_t rounds = 0, torn = 0, inside = 0, random = cpu + 1;
     uint64_t example = 0;
     (void)ncpus;
 
@@ -56,6 +67,7 @@ int main(uint32_t cpu, uint32_t ncpus)
         }
         if (after.steal >> 32)
             reseed(area);
+        random = wait_a_little(random);
     }
 
     line_begin(cpu);
@@ -72,13 +84,13 @@ int main(uint32_t cpu, uint32_t ncpus)
     }
     put_char('\n');
 
-    // What the numbers can mean depends on the host model, and that shows in whether an update was ever seen half done.
+    // What the numbers can mean depends on the host model, and that shows in whether a read ever fell inside an update.
     if (sizeof(void *) == 4)
         put_text("        32-bit code: two loads per value, an update may fall between them under every host model");
     else if (inside)
-        put_text("        updates were seen half done: this host model can tear a 64-bit read that checks nothing");
+        put_text("        reads fell inside an update: this host model can tear a 64-bit read that checks nothing");
     else
-        put_text("        no update was seen half done: under host model kvm a 64-bit read cannot tear, so 0 proves nothing");
+        put_text("        no read fell inside an update: under host model kvm a 64-bit read cannot tear, so 0 proves nothing");
     line_end();
     return EXIT_PASS;
 }

@@ -15,6 +15,8 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
 from emu import abi, data, toolchain
+from emu import compiler as compilers
+from emu.compiler import Compiler
 from emu.faults import HostError
 
 NAMES = data.guest_names()
@@ -24,21 +26,29 @@ Elfs = dict[str, Path]
 
 
 @pytest.fixture(scope="module", params=COMPILERS)
-def compiler(request: pytest.FixtureRequest) -> toolchain.Compiler:
+def compiler(request: pytest.FixtureRequest) -> Compiler:
     return _compiler(request.param)
 
 
-def _compiler(name: str) -> toolchain.Compiler:
+@pytest.fixture(scope="module")
+def any_compiler() -> Compiler:
+    """One compiler, where a claim is about us and not about compilers."""
+    if not COMPILERS:
+        pytest.skip("no compiler on this machine")
+    return _compiler(COMPILERS[0])
+
+
+def _compiler(name: str) -> Compiler:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("CC", raising=False)
-        for candidate in toolchain._candidates():
-            if candidate.name == name and toolchain._works(candidate):
+        for candidate in compilers._candidates():
+            if candidate.name == name and compilers._works(candidate):
                 return candidate
     pytest.skip(f"no working {name} on this machine")
 
 
 @pytest.fixture(scope="module")
-def elfs(compiler: toolchain.Compiler, tmp_path_factory: pytest.TempPathFactory) -> Elfs:
+def elfs(compiler: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Elfs:
     folder = tmp_path_factory.mktemp(compiler.name)
     built = {}
     for name, source in data.guest_sources().items():
@@ -122,9 +132,7 @@ def test_elf_names_its_sources_without_the_builders_path(elfs: Elfs, name: str) 
 
 
 @pytest.mark.parametrize("name", ["clock", "hello", "torn32"])
-def test_building_twice_gives_the_same_bytes(
-    compiler: toolchain.Compiler, elfs: Elfs, tmp_path: Path, name: str
-) -> None:
+def test_building_twice_gives_the_same_bytes(compiler: Compiler, elfs: Elfs, tmp_path: Path, name: str) -> None:
     source, again = data.guest_sources()[name], tmp_path / "again.elf"
     toolchain.build(source, again, bits=toolchain.bits_of(source), compiler=compiler)
     assert again.read_bytes() == elfs[name].read_bytes()
@@ -133,7 +141,7 @@ def test_building_twice_gives_the_same_bytes(
 # --- A user's own guest ---
 
 
-def _build(compiler: toolchain.Compiler, folder: Path, name: str, text: str, bits: int = 64) -> Path:
+def _build(compiler: Compiler, folder: Path, name: str, text: str, bits: int = 64) -> Path:
     source, elf = folder / name, folder / f"{name}.elf"
     source.write_text(text, encoding="utf-8")
     toolchain.build(source, elf, bits=bits, compiler=compiler)
@@ -141,12 +149,12 @@ def _build(compiler: toolchain.Compiler, folder: Path, name: str, text: str, bit
 
 
 @pytest.mark.parametrize("bits", [64, 32])
-def test_own_start_replaces_the_start_code(compiler: toolchain.Compiler, tmp_path: Path, bits: int) -> None:
+def test_own_start_replaces_the_start_code(compiler: Compiler, tmp_path: Path, bits: int) -> None:
     text = ".intel_syntax noprefix\n.globl _start\n_start:\n    hlt\n"
     assert "main" not in _symbols(_build(compiler, tmp_path, "own.S", text, bits))
 
 
-def test_own_guest_finds_the_shared_headers_and_its_own(compiler: toolchain.Compiler, tmp_path: Path) -> None:
+def test_own_guest_finds_the_shared_headers_and_its_own(compiler: Compiler, tmp_path: Path) -> None:
     (tmp_path / "mine.h").write_text("#define MINE 7\n", encoding="utf-8")
     text = (
         '#include "mine.h"\n#include "steal.h"\nint main(uint32_t cpu, uint32_t n) { return MINE + (int)(cpu + n); }\n'
@@ -154,14 +162,14 @@ def test_own_guest_finds_the_shared_headers_and_its_own(compiler: toolchain.Comp
     assert "main" in _symbols(_build(compiler, tmp_path, "own.c", text))
 
 
-def test_broken_source_is_refused_with_the_compilers_first_error(compiler: toolchain.Compiler, tmp_path: Path) -> None:
+def test_broken_source_is_refused_with_the_compilers_first_error(compiler: Compiler, tmp_path: Path) -> None:
     with pytest.raises(HostError) as refusal:
         _build(compiler, tmp_path, "broken.c", "int main(void) { return nonsense; }\n")
     assert "nonsense" in refusal.value.message and "broken.c" in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
-def test_guest_without_main_is_refused(compiler: toolchain.Compiler, tmp_path: Path) -> None:
+def test_guest_without_main_is_refused(compiler: Compiler, tmp_path: Path) -> None:
     with pytest.raises(HostError, match="main"):
         _build(compiler, tmp_path, "empty.c", "int other(void) { return 1; }\n")
 
@@ -193,15 +201,15 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="shell scripts stand 
 
 @posix
 def test_a_compiler_that_cannot_link_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: toolchain.Compiler
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: Compiler
 ) -> None:
-    for name in toolchain.NAMES_ON_PATH:
+    for name in compilers.NAMES_ON_PATH:
         _fake(tmp_path, name, f"echo {name} 1.0")  # says its name and makes nothing
     absolute = compiler._replace(command=(str(shutil.which(compiler.command[0])), *compiler.command[1:]))
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("CC", str(tmp_path / "gcc"))
-    monkeypatch.setattr(toolchain, "zig", lambda: absolute)
-    assert toolchain.find_compiler() is absolute
+    monkeypatch.setattr(compilers, "zig", lambda: absolute)
+    assert compilers.find_compiler() is absolute
 
 
 @posix
@@ -211,23 +219,23 @@ def test_cc_comes_first_and_may_have_arguments(tmp_path: Path, monkeypatch: pyte
         pytest.skip("no gcc on this machine")
     _fake(tmp_path, "mine", f'shift; exec {gcc} "$@"')
     monkeypatch.setenv("CC", f"{tmp_path / 'mine'} wrapped")
-    if not toolchain._works(next(toolchain._candidates())):
+    if not compilers._works(next(compilers._candidates())):
         pytest.skip("this gcc makes no x86-64 ELF")
-    assert toolchain.find_compiler().command == (str(tmp_path / "mine"), "wrapped")
+    assert compilers.find_compiler().command == (str(tmp_path / "mine"), "wrapped")
 
 
 def test_no_compiler_at_all_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr(toolchain, "zig", lambda: None)
+    monkeypatch.setattr(compilers, "zig", lambda: None)
     with pytest.raises(HostError, match="pip install ziglang"):
-        toolchain.find_compiler()
+        compilers.find_compiler()
 
 
 def test_other_zig_is_no_reference_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolchain, "zig", lambda: toolchain.Compiler("zig", "0.1.0", ("zig",), {}))
-    with pytest.raises(HostError, match=toolchain.REFERENCE_ZIG):
-        toolchain.reference_compiler()
+    monkeypatch.setattr(compilers, "zig", lambda: Compiler("zig", "0.1.0", ("zig",), {}))
+    with pytest.raises(HostError, match=compilers.REFERENCE_ZIG):
+        compilers.reference_compiler()
 
 
 def test_a_compiler_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -235,7 +243,7 @@ def test_a_compiler_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_
         raise subprocess.TimeoutExpired("cc", timeout)
 
     monkeypatch.setattr(subprocess, "run", hang)
-    stuck = toolchain.Compiler("stuck", "1", ("stuck",), toolchain._WORD_FLAGS)
+    stuck = Compiler("stuck", "1", ("stuck",), compilers._WORD_FLAGS)
     with pytest.raises(HostError, match="could not be run"):
         toolchain.build(data.guest_sources()["hello"], tmp_path / "out.elf", compiler=stuck)
 
@@ -254,35 +262,78 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return guests
 
 
-def _rebuilt(compiler: toolchain.Compiler) -> list[str]:
+def _rebuilt(compiler: Compiler) -> list[str]:
     lines: list[str] = []
     toolchain.build_guests(lines.append, compiler=compiler)
     return [line.removeprefix("building ") for line in lines if line.startswith("building ")]
 
 
-def _touch(guests: Path) -> None:
-    header = guests / "include" / "guest.h"
-    header.write_text(header.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+def _touch(name: str) -> Callable[[Path], None]:
+    def touch(guests: Path) -> None:
+        path = guests / name
+        path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+
+    return touch
 
 
 def _remove(guests: Path) -> None:
     (guests / "build" / "hello.elf").unlink()
 
 
-@pytest.mark.parametrize(
-    ("change", "expected"), [(lambda _: None, []), (_touch, ["hello", "register"]), (_remove, ["hello"])]
-)
+CHANGES = [
+    (lambda _: None, []),
+    (_touch("hello.S"), ["hello"]),
+    (_touch("include/guest.h"), ["register"]),  # hello.S does not include it
+    (_touch("include/abi.h"), ["hello", "register"]),
+    (_touch("start.S"), ["hello", "register"]),
+    (_touch("guest.ld"), ["hello", "register"]),
+    (_remove, ["hello"]),
+]
+
+
+@pytest.mark.parametrize(("change", "expected"), CHANGES)
 def test_only_what_changed_is_built_again(
-    checkout: Path, compiler: toolchain.Compiler, change: Callable[[Path], None], expected: list[str]
+    checkout: Path, any_compiler: Compiler, change: Callable[[Path], None], expected: list[str]
 ) -> None:
-    assert _rebuilt(compiler) == ["hello", "register"]
+    assert _rebuilt(any_compiler) == ["hello", "register"]
     change(checkout)
-    assert _rebuilt(compiler) == expected
+    assert _rebuilt(any_compiler) == expected
 
 
-def test_another_compiler_builds_again(checkout: Path, compiler: toolchain.Compiler) -> None:
-    assert _rebuilt(compiler)
-    assert _rebuilt(compiler._replace(version="newer")) == ["hello", "register"]
+def test_damaged_elf_is_built_again(checkout: Path, any_compiler: Compiler) -> None:
+    _rebuilt(any_compiler)
+    (checkout / "build" / "hello.elf").write_bytes(b"noise")
+    assert _rebuilt(any_compiler) == ["hello"]
+
+
+def test_own_header_that_changed_builds_again(any_compiler: Compiler, tmp_path: Path) -> None:
+    text = '#include "two words.h"\nint main(void) { return TWO; }\n'
+    (tmp_path / "two words.h").write_text("#define TWO 2\n", encoding="utf-8")
+    first = _build(any_compiler, tmp_path, "own.c", text).read_bytes()
+    (tmp_path / "two words.h").write_text("#define TWO 3\n", encoding="utf-8")
+    assert _build(any_compiler, tmp_path, "own.c", text).read_bytes() != first
+
+
+def test_two_sources_with_one_output_are_two_programs(any_compiler: Compiler, tmp_path: Path) -> None:
+    elf = tmp_path / "out.elf"
+    toolchain.build(data.guest_sources()["hello"], elf, compiler=any_compiler)
+    toolchain.build(data.guest_sources()["hog"], elf, compiler=any_compiler)
+    assert "again" in _symbols(elf)
+
+
+def test_other_word_size_builds_again(any_compiler: Compiler, tmp_path: Path) -> None:
+    text = "int main(void) { return 0; }\n"
+    wide = _build(any_compiler, tmp_path, "own.c", text, 64).read_bytes()
+    assert _build(any_compiler, tmp_path, "own.c", text, 32).read_bytes() != wide
+
+
+def test_program_called_start_is_a_program(any_compiler: Compiler, tmp_path: Path) -> None:
+    assert "main" in _symbols(_build(any_compiler, tmp_path, "start.c", "int main(void) { return 0; }\n"))
+
+
+def test_another_compiler_builds_again(checkout: Path, any_compiler: Compiler) -> None:
+    assert _rebuilt(any_compiler)
+    assert _rebuilt(any_compiler._replace(version="newer")) == ["hello", "register"]
 
 
 # --- Reference builds ---
@@ -290,7 +341,7 @@ def test_another_compiler_builds_again(checkout: Path, compiler: toolchain.Compi
 
 def test_reference_builds_have_the_committed_hashes() -> None:
     try:
-        toolchain.reference_compiler()
+        compilers.reference_compiler()
     except HostError as missing:
         pytest.skip(str(missing))
     elfs = toolchain.build_guests(reference=True)

@@ -6,6 +6,7 @@ In Linux: load_elf_binary() in fs/binfmt_elf.c.
 """
 
 import io
+import itertools
 import struct
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ MAGIC = b"\x7fELF"
 MAX_SEGMENTS = 64
 _EXECUTABLE, _WRITABLE = 1, 2
 # What the reader's parts raise on input they did not expect; none of it may reach the user as a traceback.
-_UNREADABLE = (
+UNREADABLE = (
     *(ELFError, struct.error, ValueError, OSError, KeyError, IndexError),
     *(TypeError, AttributeError, AssertionError, OverflowError, MemoryError),
 )
@@ -46,7 +47,7 @@ def elf_image(source: bytes, where: str) -> Image:
         width, little = elf.elfclass, elf.little_endian
         headers = [elf._get_segment_header(number) for number in range(_count(elf, where))]
         segments = [_segment(header) for header in headers if header["p_type"] == "PT_LOAD" and header["p_memsz"]]
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise HostError(f"the ELF file is damaged or cut off ({error or type(error).__name__})", where) from None
     mode = {("EM_X86_64", 64): LONG, ("EM_386", 32): PROTECTED}.get((machine, width))
     if mode is None or not little:
@@ -86,9 +87,11 @@ def _check(segments: list[Segment], size: int, where: str) -> None:
         if part.gpa + part.memsz > abi.MAX_RAM:
             raise HostError(f"the segment at {part.gpa:#x} of {part.memsz:#x} bytes is beyond any RAM", where)
     ordered = sorted(segments, key=lambda part: part.gpa)
-    for first, second in zip(ordered, ordered[1:], strict=False):
+    for first, second in itertools.pairwise(ordered):
         if first.gpa + first.memsz > second.gpa:
-            raise HostError(f"the segments at {first.gpa:#x} and {second.gpa:#x} overlap", where, "check the linker script")
+            raise HostError(
+                f"the segments at {first.gpa:#x} and {second.gpa:#x} overlap", where, "check the linker script"
+            )
 
 
 def _rights(segments: list[Segment]) -> tuple[Rights, ...]:
@@ -96,11 +99,16 @@ def _rights(segments: list[Segment]) -> tuple[Rights, ...]:
     bounds = {
         edge // abi.PAGE_SIZE * abi.PAGE_SIZE
         for part in segments
-        for edge in (part.gpa, part.gpa + abi.PAGE_SIZE, part.gpa + part.memsz - 1, part.gpa + part.memsz + abi.PAGE_SIZE - 1)
+        for edge in (
+            part.gpa,
+            part.gpa + abi.PAGE_SIZE,
+            part.gpa + part.memsz - 1,
+            part.gpa + part.memsz + abi.PAGE_SIZE - 1,
+        )
     }
     edges = sorted(bounds)
     found = []
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         here = [part for part in segments if part.gpa < high and part.gpa + part.memsz > low]
         writable, executable = any(part.writable for part in here), any(part.executable for part in here)
         if here and (executable or not writable):

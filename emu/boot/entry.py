@@ -25,6 +25,7 @@ _DATA_DESCRIPTOR = 0xCF93000000FFFF
 _USER = 3 << 45
 _TSS_PRESENT_BUSY = 0x8B << 40
 _PAT_RESET = 0x0007040600070406
+_FPU_CONTROL_RESET, _FPU_TAGS_EMPTY, _MXCSR_RESET = 0x37F, 0xFFFF, 0x1F80  # as FNINIT and power-up leave them
 _NO_IO_BITMAP = abi.TSS_LIMIT + 1
 
 
@@ -98,9 +99,7 @@ def initial_state(ram: Ram, entry: Entry, number: int, vcpus: int) -> CpuState:
         tables = Table(abi.SELECTOR_TSS + vcpus * abi.TSS_DESCRIPTOR_SIZE - 1, abi.GDT_GPA), Table(0, 0)
         cr0 = abi.CR0_PE | abi.CR0_ET | abi.CR0_NE | abi.CR0_WP
         sse = abi.CR4_OSFXSR | abi.CR4_OSXMMEXCPT
-        control = (
-            (cr0 | abi.CR0_PG, abi.PAGE_TABLES_GPA, abi.CR4_PAE | abi.CR4_PGE | sse) if long else (cr0, 0, sse)
-        )
+        control = (cr0 | abi.CR0_PG, abi.PAGE_TABLES_GPA, abi.CR4_PAE | abi.CR4_PGE | sse) if long else (cr0, 0, sse)
         efer = abi.EFER_LME | abi.EFER_LMA | abi.EFER_NXE | abi.EFER_SCE if long else 0
     return CpuState(
         general=tuple(general.values()),
@@ -115,7 +114,12 @@ def initial_state(ram: Ram, entry: Entry, number: int, vcpus: int) -> CpuState:
         cr4=control[2],
         debug=state.DEBUG_RESET,
         msrs=tuple(sorted(_msrs(efer, number).items())),
-        **state.FPU_RESET,
+        xmm=(0,) * 16,
+        st=(0,) * 8,
+        fpcw=_FPU_CONTROL_RESET,
+        fpsw=0,
+        fptag=_FPU_TAGS_EMPTY,
+        mxcsr=_MXCSR_RESET,
     )
 
 
@@ -179,7 +183,9 @@ def _lay_out_page_tables(ram: Ram, rights: list[Rights], vcpus: int) -> None:
                 if first <= guard < first + abi.LARGE_PAGE_SIZE:
                     entries[(guard - first) // abi.PAGE_SIZE] = 0
             for area in rights:
-                for gpa in range(max(area.gpa, first), min(area.gpa + area.size, first + abi.LARGE_PAGE_SIZE), abi.PAGE_SIZE):
+                for gpa in range(
+                    max(area.gpa, first), min(area.gpa + area.size, first + abi.LARGE_PAGE_SIZE), abi.PAGE_SIZE
+                ):
                     entry = gpa | abi.PTE_PRESENT
                     entry |= abi.PTE_WRITABLE if area.writable else 0
                     entries[(gpa - first) // abi.PAGE_SIZE] = entry if area.executable else entry | abi.PTE_NX

@@ -83,7 +83,7 @@ class Lapic:
     def ppr(self) -> int:
         """The processor priority: the task's own or that of the vector in service, whichever class is higher."""
         serving = max(self.isr.bit_length() - 1, 0) & abi.APIC_PRIORITY_CLASS
-        return self.tpr if self.tpr & abi.APIC_PRIORITY_CLASS >= serving else serving
+        return max(self.tpr, serving)
 
     @property
     def due_ps(self) -> int | None:

@@ -82,6 +82,11 @@ class Scheduler:
         """The local time of the pCPU that is furthest ahead: the end of a run in which all have ended."""
         return max(self._now_ps, *(p.time_ps for p in self._pcpus))
 
+    @property
+    def awake(self) -> bool:
+        """Whether any vCPU is runnable, or will be without help from outside."""
+        return self._awake > 0
+
     def is_last(self, pcpu: int) -> bool:
         """Whether no pCPU that runs a vCPU is behind this one, so that it cannot see or touch another's past."""
         time_ps = self._pcpus[pcpu].time_ps

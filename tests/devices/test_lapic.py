@@ -204,7 +204,8 @@ def test_one_shot_fires_once_when_the_count_has_run_out() -> None:
     assert bench.at(100).pending() == VECTOR
     bench.apic.acknowledge()
     bench.apic.wrmsr(EOI, 0)
-    assert bench.apic.due_ps is None and bench.at(10**6).pending() is None
+    later = bench.at(10**6)
+    assert (later.due_ps, later.pending()) == (None, None)
 
 
 def test_current_count_tells_what_remains() -> None:
@@ -263,6 +264,23 @@ def test_periods_that_passed_while_requested_are_one_interrupt() -> None:
     assert bench.apic.due_ps == (10**9 + 1) * NS
 
 
+def test_changed_divider_does_not_start_a_stopped_timer() -> None:
+    bench = Bench()
+    bench.apic.wrmsr(LVTT, VECTOR)
+    bench.apic.wrmsr(TDCR, 0)
+    assert (bench.apic.due_ps, bench.apic.pending()) == (None, None)
+
+
+@pytest.mark.parametrize(("mode", "arm"), [(0, TMICT), (PERIODIC, TMICT), (TSC_DEADLINE, DEADLINE)])
+def test_new_vector_in_the_same_mode_leaves_the_timer_armed(mode: int, arm: int) -> None:
+    bench = Bench()
+    bench.apic.wrmsr(LVTT, VECTOR | mode)
+    bench.apic.wrmsr(arm, 500)
+    bench.at(100).wrmsr(LVTT, 0x60 | mode)
+    assert bench.apic.due_ps == 500 * NS
+    assert bench.at(500).pending() == 0x60
+
+
 def test_zero_count_stops_the_timer() -> None:
     bench = Bench()
     bench.apic.wrmsr(LVTT, VECTOR)
@@ -279,6 +297,20 @@ def test_masked_timer_counts_and_does_not_interrupt() -> None:
     assert bench.at(50).rdmsr(TMCCT) == 50
     bench.at(200).wrmsr(LVTT, VECTOR)
     assert bench.apic.pending() is None, "what expired under the mask is gone"
+
+
+def test_masked_periodic_timer_goes_round() -> None:
+    bench = Bench()
+    bench.apic.wrmsr(LVTT, VECTOR | PERIODIC | MASKED)
+    bench.apic.wrmsr(TMICT, 100)
+    assert [bench.at(ns).rdmsr(TMCCT) for ns in (30, 100, 130, 1070)] == [70, 100, 70, 30]
+
+
+def test_masked_deadline_reads_zero_once_it_has_passed() -> None:
+    bench = Bench()
+    bench.apic.wrmsr(LVTT, VECTOR | TSC_DEADLINE | MASKED)
+    bench.apic.wrmsr(DEADLINE, 500)
+    assert [bench.at(ns).rdmsr(DEADLINE) for ns in (499, 500)] == [500, 0]
 
 
 def test_unmasked_in_time_the_timer_interrupts() -> None:
@@ -346,6 +378,7 @@ def test_change_to_or_from_deadline_mode_disarms(count_mode: int) -> None:
     assert bench.apic.due_ps is None
     bench.apic.wrmsr(DEADLINE, 500)
     bench.apic.wrmsr(LVTT, VECTOR | count_mode)
+    assert bench.apic.rdmsr(TMICT) == 0
     assert bench.apic.due_ps is None
     bench.apic.wrmsr(LVTT, VECTOR | TSC_DEADLINE)
     assert bench.apic.rdmsr(DEADLINE) == 0
@@ -378,6 +411,15 @@ def test_same_class_waits_for_eoi_and_higher_class_interrupts() -> None:
     assert apic.pending() == 0x4F
 
 
+@pytest.mark.parametrize(("tpr", "ppr"), [(0x3F, 0x40), (0x45, 0x45), (0x50, 0x50)])
+def test_processor_priority_is_the_higher_of_task_and_service(tpr: int, ppr: int) -> None:
+    apic = Bench().apic
+    apic.accept(0x4A)
+    apic.acknowledge()
+    apic.wrmsr(TPR, tpr)
+    assert apic.rdmsr(PPR) == ppr
+
+
 def test_task_priority_holds_its_own_class_and_below() -> None:
     apic = Bench().apic
     apic.accept(0x4F)
@@ -398,10 +440,13 @@ def test_eoi_without_interrupt_in_service_does_nothing() -> None:
     assert apic.isr == 0
 
 
-def test_self_ipi_requests_its_vector() -> None:
+@pytest.mark.parametrize("vector", [16, VECTOR, 255])
+def test_self_ipi_requests_its_vector(vector: int) -> None:
     apic = Bench().apic
-    apic.wrmsr(SELF_IPI, VECTOR)
-    assert apic.pending() == VECTOR
+    apic.wrmsr(SELF_IPI, vector)
+    assert apic.pending() == vector
+    apic.wrmsr(ESR, 0)
+    assert apic.rdmsr(ESR) == 0
 
 
 def test_software_disabled_apic_masks_its_lvts_and_accepts_nothing() -> None:

@@ -17,11 +17,14 @@ from emu.host.scheduler import Scheduler
 from emu.host.task import Task
 from emu.host.turn import Alarm, Rest, Run
 
-STEADY = settings(derandomize=True, deadline=None, database=None, max_examples=150)
+STEADY = settings(derandomize=True, deadline=None, database=None, max_examples=80)
 
 
 class Phase(NamedTuple):
-    """Compute so many instructions; then wake vCPU `wakes`, if any; then halt for `sleep_ps` (None: no halt, -1: for ever)."""
+    """Compute so many instructions; then wake vCPU `wakes`, if any; then halt for `sleep_ps`.
+
+    Without halt where that is None, for ever where it is -1.
+    """
 
     insns: int
     sleep_ps: int | None = None
@@ -100,10 +103,13 @@ class Driver:
     # --- the loop ---
 
     def run(self, until_ps: int) -> "Driver":
-        """Until the host rests, or has come as far as `until_ps`."""
+        """Until the host rests, or every pCPU has come as far as `until_ps`."""
         before_ps = 0
         while True:
-            turn = self.scheduler.next(self.alarms[0][0] if self.alarms else None)
+            # The end is an alarm too, but must not keep a host from resting.
+            rests = not self.alarms and all(vcpu.state == BLOCKED for vcpu in self.scheduler.vcpus)
+            alarm_ps = None if rests else min([until_ps, *(at_ps for at_ps, _ in self.alarms[:1])])
+            turn = self.scheduler.next(alarm_ps)
             self.end = turn
             assert before_ps <= turn.now_ps == self.scheduler.now_ps()
             before_ps = turn.now_ps
@@ -158,8 +164,7 @@ class Driver:
             at_ps = max(self.scheduler.latest_ps(), entity.since_ps)
             assert sum(entity.books(at_ps)) == clock.ns(at_ps)
             # A vCPU that blocked at this very moment may still be current: what the alarm wakes goes before the switch.
-            assert entity.state == (RUNNING if entity in self.on else entity.state) or entity.state == BLOCKED
-            assert entity in self.on or entity.state != RUNNING
+            assert entity.state in ((RUNNING, BLOCKED) if entity in self.on else (WAITING, BLOCKED))
             if entity.state == WAITING and not entity.planned:
                 for pcpu in self.scheduler._dispatcher.pcpus:
                     usable = entity.pin in (None, pcpu.number) and not pcpu.planned

@@ -1,5 +1,7 @@
 """What holds for every workload, on every host, under every policy."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,7 +12,7 @@ from emu.host.task import Bursty, Busy, Periodic, Task
 from emu.host.turn import Rest
 from tests.host.driver import STEADY, Driver, Phase, Vcpu
 
-END_PS = 1_500_000
+END_PS = 1_000_000
 
 
 class Workload:
@@ -83,10 +85,8 @@ def test_ran_is_the_time_the_driver_reported(workload: Workload) -> None:
     driver = workload.drive()
     for entity, insns in zip(driver.entities, driver.insns, strict=False):
         spans = [
-            (begin, end)
-            for (begin, state), (end, _) in zip(driver.history[entity.name], driver.history[entity.name][1:], strict=False)
-            if state == "running"
-        ]  # fmt: skip
+            (begin, end) for (begin, state), (end, _) in pairwise(driver.history[entity.name]) if state == "running"
+        ]
         reported_ps = insns * driver.ps_per_insn
         if entity.pcpu is not None and entity.state == "running":
             spans.append((entity.since_ps, driver.scheduler._dispatcher.pcpus[entity.pcpu].time_ps))
@@ -102,7 +102,9 @@ def test_same_inputs_give_the_same_sequence(workload: Workload) -> None:
 @STEADY
 @given(workloads(max_pcpus=1), st.lists(st.integers(1, 9), min_size=1, max_size=5).map(tuple))
 def test_on_one_pcpu_early_stops_change_nothing(workload: Workload, slices: tuple[int, ...]) -> None:
-    assert workload.drive(slices).log == workload.drive().log
+    # Past the end, where the two stop looking, one may have come an instruction further.
+    whole, cut = ([e for e in d.log if e[1] < END_PS] for d in (workload.drive(), workload.drive(slices)))
+    assert whole == cut
 
 
 @STEADY

@@ -1,0 +1,1 @@
+"""The commands of the command line: each file parses its own flags, calls the library, and prints."""

@@ -1,0 +1,33 @@
+"""`emu build`: from a guest's C or assembler source to an ELF file that `emu run` takes."""
+
+from pathlib import Path
+
+from emu import toolchain
+from emu.commands.flags import Parser
+from emu.faults import HostError
+
+_EPILOG = """The first compiler that works is taken: $CC, gcc or clang, else the zig that `pip install ziglang` brings.
+The source is linked with emu's start code, which calls `int main(int cpu, int ncpus)`; `#include "guest.h"` gives the
+console, CPUID and MSRs, `#include "steal.h"` the steal clock.
+
+example:
+  emu build my_guest.c && emu run my_guest.elf
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run `emu build` with these words."""
+    parser = Parser("build", "Build a guest from C or GNU-syntax assembler.", _EPILOG)
+    parser.add_argument("source", metavar="FILE", help="a .c or .S file; a name that ends in 32 makes a 32-bit guest")
+    parser.add_argument("-o", "--output", metavar="ELF", help="where to put the ELF file (default: beside the source)")
+    parsed = parser.parse_args(arguments)
+    source = Path(parsed.source)
+    if not source.is_file():
+        raise HostError("there is no such file", parsed.source)
+    output = Path(parsed.output) if parsed.output else source.with_suffix(".elf")
+    try:
+        toolchain.build(source, output, bits=toolchain.bits_of(source))
+    except OSError as error:
+        raise HostError(f"cannot be written ({error.strerror})", str(output)) from None
+    print(output)
+    return 0
