@@ -58,7 +58,7 @@ $(VENV)/.venv:
 	@rm -f $(VENV).log
 	@touch $@
 
-$(VENV)/.core: $(VENV)/.venv pyproject.toml hatch_build.py
+$(VENV)/.core: $(VENV)/.venv pyproject.toml
 	@echo "installing emu and what it needs"
 	@$(PIP) install --editable .
 	@touch $@

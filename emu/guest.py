@@ -10,7 +10,7 @@ from emu.boot.image import Image, flat_image
 from emu.faults import HostError
 
 MAX_FILE = 256 << 20
-SOURCES = (".c", ".S", ".s")
+SOURCES = (".c", ".S")
 
 
 def load_guest(guest: str | Path, mode: str = "auto") -> Image:
@@ -20,9 +20,7 @@ def load_guest(guest: str | Path, mode: str = "auto") -> Image:
     Raises HostError where there is none, it cannot be read or built, or it is not for x86.
     """
     path = find_guest(guest)
-    if path.suffix in SOURCES:
-        path = _built(path)
-    source = _read(path)
+    source = _build(path) if path.suffix in SOURCES else _read(path)
     where = str(guest)
     if mode in MODES:
         return flat_image(source, where, mode)
@@ -62,15 +60,12 @@ def _read(path: Path) -> bytes:
     return source
 
 
-def _built(path: Path) -> Path:
-    import hashlib
+def _build(path: Path) -> bytes:
     import tempfile
 
     from emu import toolchain
 
-    # Kept between runs under a name of its own, so that a second run finds it; the tool chain knows when it is stale.
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
-    output = Path(tempfile.gettempdir()) / "emu-built" / f"{path.stem}-{name}.elf"
-    output.parent.mkdir(parents=True, exist_ok=True)
-    toolchain.build(path, output, bits=toolchain.bits_of(path))
-    return output
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / f"{path.stem}.elf"
+        toolchain.build(path, output, bits=toolchain.bits_of(path))
+        return _read(output)

@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
     live = sys.stderr if parsed.json else sys.stdout
     writer = ConsoleWriter(live, raw=parsed.raw)
     progress = Progress(sys.stderr, enabled=sys.stderr.isatty() and not parsed.quiet)
-    timeline = Timeline()
+    timeline = Timeline.of(config)
 
     def printed(byte: int) -> None:
         progress.clear()
@@ -152,5 +152,9 @@ def _report(parsed: argparse.Namespace, machine: Machine, result: machines.Resul
         import json
 
         print(json.dumps(summary.as_json(result)))
+    elif not parsed.quiet and sys.stdout.isatty():
+        from rich.console import Console
+
+        summary.render_rich(Console(), result, timeline, machine.config)
     elif not parsed.quiet:
-        print(summary.render(result, timeline, machine.config, sys.stdout), end="")
+        print(summary.render_plain(result, timeline, machine.config), end="")

@@ -66,7 +66,7 @@ class Script(RoundRobin):
             if slots[-1].end_ps < self.length_ps:
                 slots.append(Slot(slots[-1].end_ps, self.length_ps, None))
         # Per pCPU: the slot it is at, and when this round of the script began.
-        self._at = {pcpu: (0, 0) for pcpu in self._slots}
+        self._at = dict.fromkeys(self._slots, (0, 0))
 
     def slot(self, pcpu: int, at_ps: int) -> Slot | None:
         """The slot of a planned pCPU at `at_ps`, in absolute time; None once the script is over.

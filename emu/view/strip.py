@@ -10,13 +10,13 @@ In Linux: `perf sched map` draws the same in letters: map_switch_event() in tool
 from itertools import groupby
 from typing import NamedTuple
 
+from emu.view.scale import readable, tick_ns
 from emu.view.timeline import Cell, Lane, Strip
 
 Span = tuple[str, str]  # text, and what it means: one of the keys of a theme, or nothing
 Row = tuple[Span, ...]
 
 MAX_LANES = 12
-_TICK_COLUMNS = 10
 _PCPU_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+*"
 
 
@@ -46,21 +46,12 @@ def glyphs_for(encoding: str) -> Glyphs:
     return BLOCKS
 
 
-def readable(ns: int, unit: str = "") -> str:
-    """A duration, exact, in the largest unit that keeps it above 1, or in `unit`: `1.32 ms`."""
-    scales = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
-    unit = unit or next((name for name, scale in scales.items() if ns >= scale), "ns")
-    whole, rest = divmod(ns, scales[unit])
-    decimals = str(rest).rjust(len(str(scales[unit])) - 1, "0").rstrip("0") if rest else ""
-    return f"{whole}.{decimals} {unit}" if decimals else f"{whole} {unit}"
-
-
 def close_up(strip: Strip, label_width: int, width: int, glyphs: Glyphs) -> list[Row]:
     """The axis, one row per vCPU and task, and the legend, labels right-aligned, in rows of at most `width`.
 
     With several pCPUs a digit tells which one it runs on.
     """
-    rows = [axis(strip, label_width, glyphs)]
+    rows = [axis(strip, label_width, width, glyphs)]
     drawn = set()
     for lane in strip.lanes[:MAX_LANES]:
         marks = _marks(lane, strip.pcpus, glyphs)
@@ -80,7 +71,7 @@ def close_up(strip: Strip, label_width: int, width: int, glyphs: Glyphs) -> list
 
 def from_afar(strip: Strip, label_width: int, width: int, glyphs: Glyphs) -> list[Row]:
     """The axis; for each vCPU how much of each column it ran and waited, and its updates; for each task what it ran."""
-    rows = [axis(strip, label_width, glyphs)]
+    rows = [axis(strip, label_width, width, glyphs)]
     last = len(strip.lanes[0].cells) - 1
     spans = [min(strip.cell_ns, strip.end_ns - number * strip.cell_ns) for number in range(last + 1)]
     many = False
@@ -103,11 +94,12 @@ def from_afar(strip: Strip, label_width: int, width: int, glyphs: Glyphs) -> lis
     return [*rows, *_legend(legend, label_width, width, strip)]
 
 
-def axis(strip: Strip, label_width: int, glyphs: Glyphs) -> Row:
+def axis(strip: Strip, label_width: int, width: int, glyphs: Glyphs) -> Row:
     """Ticks at round times, each with its time to the right of it."""
-    columns = len(strip.lanes[0].cells)
+    columns = width - label_width - 1
     step_ns = tick_ns(strip.cell_ns)
-    unit = next(name for name, scale in (("s", 10**8), ("ms", 10**5), ("us", 10**2), ("ns", 0)) if step_ns >= scale)
+    scales = (("s", 10**9), ("ms", 10**6), ("us", 10**3), ("ns", 1))
+    unit = next((name for name, scale in scales if strip.end_ns >= scale <= 10 * step_ns), "ns")
     text = ""
     for at_ns in range(0, strip.end_ns, step_ns):
         label = glyphs.tick + (readable(at_ns, unit).replace(" ", "") if at_ns else "0")
@@ -115,16 +107,6 @@ def axis(strip: Strip, label_width: int, glyphs: Glyphs) -> Row:
         if column + len(label) <= columns:
             text = text.ljust(column) + label
     return _row("", label_width, [(text, "axis")])
-
-
-def tick_ns(cell_ns: int) -> int:
-    """The smallest of 1, 2 or 5 times a power of ten nanoseconds that leaves room for a label."""
-    scale = 1
-    while True:
-        for head in (1, 2, 5):
-            if head * scale >= cell_ns * _TICK_COLUMNS:
-                return head * scale
-        scale *= 10
 
 
 def share(part_ns: int, span_ns: int, glyphs: Glyphs) -> str:

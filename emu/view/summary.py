@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from emu import abi, clock, machine
 from emu.machine import Result, VcpuResult
 from emu.scenario import Config
-from emu.view.strip import ASCII, BLOCKS, Glyphs, Row, close_up, from_afar, glyphs_for, readable
+from emu.view.scale import readable
+from emu.view.strip import ASCII, BLOCKS, Glyphs, Row, close_up, from_afar, glyphs_for
 from emu.view.timeline import IDLE, WAITS, Timeline
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ _AREA: tuple[Column, ...] = (
     ("share", "run", lambda one: percent(one.ran_ns, one.elapsed_ns)),
     ("updates", "update", lambda one: f"{one.updates:,}"),
     ("version", "update", lambda one: "-" if one.area is None else f"{one.area.version:,}"),
-    ("published ns", "wait", lambda one: "-" if one.area is None else f"{one.area.steal:,}"),
+    ("steal ns", "wait", lambda one: "-" if one.area is None else f"{one.area.steal:,}"),
 )
 
 
@@ -146,16 +147,16 @@ def strips(timeline: Timeline, width: int, glyphs: Glyphs) -> list[Row]:
     close_label = names + 1
     opening = timeline.opening(width - close_label - 1)
     if opening.end_ns == timeline.end_ns:
-        return [*_titled(f"The run, {readable(opening.end_ns)}"), *close_up(opening, close_label, width, glyphs)]
+        return [*_titled(f"The run, {readable(opening.end_ns)}", width), *close_up(opening, close_label, width, glyphs)]
     far_label = names + len(" ran") + 1
     opening = timeline.opening(width - far_label - 1)
     pcpu = "the pCPU" if timeline.pcpus == 1 else "which pCPU"
-    rows = _titled(f"The first {readable(opening.end_ns)}: who had {pcpu}, and where the updates fell")
+    rows = _titled(f"The first {readable(opening.end_ns)}: who had {pcpu}, and where the updates fell", width)
     rows += close_up(opening, far_label, width, glyphs)
     columns = min(width - far_label - 1, timeline.switches // (SWITCHES_PER_COLUMN * timeline.pcpus))
     if columns >= MIN_COLUMNS:
         whole = timeline.strip(columns)
-        rows += _titled(f"All {readable(whole.end_ns)}, {timeline.switches:,} switches: how the time was shared")
+        rows += _titled(f"All {readable(whole.end_ns)}, {timeline.switches:,} switches: how the time was shared", width)
         rows += from_afar(whole, far_label, width, glyphs)
     return rows
 
@@ -172,8 +173,8 @@ def holders(timeline: Timeline, width: int) -> list[Row]:
     return rows
 
 
-def _titled(text: str) -> list[Row]:
-    return [(), ((text, "title"),)]
+def _titled(text: str, width: int) -> list[Row]:
+    return [(), *_wrapped(text, "title", width)]
 
 
 def _wrapped(text: str, meaning: str, width: int) -> list[Row]:
@@ -223,16 +224,20 @@ def notes(result: Result, timeline: Timeline, config: Config) -> list[str]:
     disabled: list[str] = []
     outside: list[str] = []
     late: list[str] = []
+    own: list[str] = []
     alone: list[str] = []
     for one in result.vcpus:
         who = f"vcpu{one.id}"
-        unpublished_ns = one.stolen_ns - timeline.courses[who].told_ns
+        told_ns = timeline.courses[who].told_ns
         if not one.msr & abi.KVM_MSR_ENABLED:
             (disabled if one.updates else unregistered).append(who)
         elif one.area is None:
             outside.append(who)
-        elif unpublished_ns > 0:
-            late.append(f"{unpublished_ns:,} ns of {who}")
+        else:
+            if one.stolen_ns > told_ns:
+                late.append(f"{one.stolen_ns - told_ns:,} ns of {who}")
+            if one.area.steal != told_ns:
+                own.append(f"{who} (published {told_ns:,} ns)")
         if one.updates == 1 and _undisturbed(timeline, who, config):
             alone.append(who)
     sentences = (
@@ -240,6 +245,7 @@ def notes(result: Result, timeline: Timeline, config: Config) -> list[str]:
         (disabled, "updates were switched off again by {}"),
         (outside, "outside RAM, where nothing is published, is the area of {}"),
         (late, "stolen since the last update, so not yet published: {}"),
+        (own, "the steal in the area is not what was published, as the guest writes there too: {}"),
         (alone, "nothing else wanted the pCPU, so there was one update, the one of the registration: {}"),
     )
     return [sentence.format(", ".join(whom)) for whom, sentence in sentences if whom]

@@ -14,6 +14,7 @@ from emu.host.task import parse_task
 from emu.scenario import Config
 from emu.trace import Event, Store, Switch, Wake
 from emu.view.bins import Bins
+from emu.view.scale import round_down, round_up
 
 RUNS: Final = "runs"
 WAITS: Final = "waits"
@@ -23,8 +24,6 @@ IDLE = "idle"
 OPENING_SWITCHES = 40  # per pCPU
 OPENING_UPDATES = 4096  # an area can be registered again and again without a switch
 COLUMNS_PER_SWITCH = 4
-_ROUND = (10, 12, 15, 20, 25, 30, 40, 50, 60, 80)
-_QUANTA = (10, 20, 25, 50)  # what divides a quantum of 100 us or 1 ms, so that quanta look alike
 
 
 class Cell(NamedTuple):
@@ -201,7 +200,7 @@ class Timeline:
             raise ValueError(f"a strip of {width} columns shows nothing")
         wanted = max(1, width * self.pcpus // COLUMNS_PER_SWITCH)
         if self._until_ns is None and len(self._switch_ns) <= wanted:
-            cell_ns = round_up(-(-end_ns // width))
+            cell_ns = round_up(-(-end_ns // width), even=True)
         else:
             last = self._switch_ns[min(wanted, len(self._switch_ns)) - 1] if self._switch_ns else end_ns
             until_ns = last if self._until_ns is None else min(last, self._until_ns)
@@ -237,26 +236,3 @@ class Timeline:
                 row.append(Cell(ran_ns, waits[number], slept_ns, updates[number], here.index(most) if most else None))
             lanes.append(Lane(who, course.is_vcpu, tuple(row)))
         return Strip(end_ns, cell_ns, self.pcpus, tuple(lanes))
-
-
-def round_up(ns: int) -> int:
-    """The next duration with a round number, so that a column's worth can be read."""
-    return _rounded(ns, _ROUND)[0]
-
-
-def round_down(ns: int) -> int:
-    """The last duration before that divides a usual quantum evenly; at least 1 ns."""
-    return _rounded(ns, _QUANTA)[1]
-
-
-def _rounded(ns: int, heads: tuple[int, ...]) -> tuple[int, int]:
-    """The nearest of the `heads` times powers of ten (in tenths) from above and from below."""
-    scale, below = 1, 1
-    while True:
-        for head in heads:
-            if head * scale % 10 == 0:
-                value = head * scale // 10
-                if value >= ns:
-                    return value, value if value == ns else below
-                below = value
-        scale *= 10

@@ -107,7 +107,7 @@ class Driver:
         before_ps = 0
         while True:
             # The end is an alarm too, but must not keep a host from resting.
-            rests = not self.alarms and all(vcpu.state == BLOCKED for vcpu in self.scheduler.vcpus)
+            rests = not self.alarms and all(v.state == BLOCKED and not v.awaited for v in self.scheduler.vcpus)
             alarm_ps = None if rests else min([until_ps, *(at_ps for at_ps, _ in self.alarms[:1])])
             turn = self.scheduler.next(alarm_ps)
             self.end = turn

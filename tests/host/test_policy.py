@@ -1,5 +1,7 @@
 """Round robin, fair, random: who is next, and for how long."""
 
+from itertools import pairwise
+
 import pytest
 
 from emu.faults import HostError
@@ -48,6 +50,14 @@ def test_fair_gives_one_who_slept_no_more_than_half_a_quantum_ahead() -> None:
     assert vcpu.stolen_ns == task.ran_ns
 
 
+def test_fair_gives_one_who_slept_no_credit_over_those_asleep_too() -> None:
+    # The vCPU has run for 100 us when it halts; the task, new at 110 us, has not run at all. At 120 us the vCPU is
+    # back: the task has had more than its half quantum, and must not run on until it has caught up.
+    vcpu = Vcpu((Phase(100_000, sleep_ps=20 * US), Phase(10**9)))
+    driver = Driver(Fair(10 * US), [vcpu], [Periodic(10**12, 500 * US, phase_ps=110 * US)]).run(125 * US)
+    assert driver.log[-1] == (0, 120 * US, "task0", "vcpu0", "preempted")
+
+
 def test_fair_does_not_preempt_one_that_is_hardly_ahead() -> None:
     # At 200 us the task wakes with 90 us to its name and the vCPU has 110: less than a quarter of a quantum apart.
     driver = Driver(Fair(100 * US), [ALWAYS], [Bursty(90 * US, 10 * US)]).run(250 * US)
@@ -80,7 +90,7 @@ def test_fair_charges_the_same_however_a_run_is_cut() -> None:
 def test_random_draws_quanta_from_half_to_one_and_a_half() -> None:
     driver = Driver(Random(100_000, seed=3), [ALWAYS], [Busy()]).run(200 * US)
     times = [event[1] for event in driver.switches()]
-    lengths = [after - before for before, after in zip(times, times[1:], strict=False)]
+    lengths = [after - before for before, after in pairwise(times)]
     assert min(lengths) >= 50_000 and max(lengths) <= 150_000 + 1000
     assert min(lengths) < 60_000 and max(lengths) > 140_000
 

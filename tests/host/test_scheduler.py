@@ -38,6 +38,12 @@ def test_a_late_competitor_waits_for_the_next_multiple_of_the_quantum() -> None:
     assert driver.scheduler.tasks[0].books(60 * US) == Books(ran_ns=1000, stolen_ns=7000, idle_ns=52000)
 
 
+def test_a_second_competitor_does_not_prolong_a_quantum_that_is_over() -> None:
+    # The quantum ends at 2500, inside the vCPU's second instruction of 2000 ps; another task comes before it is done.
+    driver = Driver(RoundRobin(2500), [ALWAYS], [Busy(), Periodic(US, 10, phase_ps=2600)], ps_per_insn=2000).run(9000)
+    assert driver.switches()[1] == (0, 4000, "vcpu0", "task0", "quantum")
+
+
 def test_a_task_that_becomes_runnable_inside_a_run_waits_from_then() -> None:
     # Instructions of 2000 ps: the vCPU cannot stop at 1500 and overshoots to 2000.
     scheduler = Scheduler(1, RoundRobin(1000))
@@ -60,14 +66,14 @@ def test_wait_before_the_first_switch_is_stolen() -> None:
 
 def test_sleep_is_idle_and_the_wait_after_it_stolen() -> None:
     # vcpu0 halts at 2 us and is woken at 5 us; the task, on the pCPU since 2 us, keeps it until 12 us.
-    driver = Driver(RoundRobin(10 * US), [Vcpu((Phase(2000, sleep_ps=3 * US), Phase(10**9)))], [Busy()]).run(12 * US)
+    driver = Driver(RoundRobin(10 * US), [Vcpu((Phase(2000, sleep_ps=3 * US), Phase(10**9)))], [Busy()]).run(13 * US)
     assert driver.log == [
         (0, 0, None, "vcpu0", "start"),
         (0, 2 * US, "vcpu0", "task0", "blocked"),
         ("woke", 5 * US, "vcpu0"),
         (0, 12 * US, "task0", "vcpu0", "quantum"),
     ]
-    assert driver.entities[0].books(12 * US) == Books(ran_ns=2000, stolen_ns=7000, idle_ns=3000)
+    assert driver.entities[0].books(13 * US) == Books(ran_ns=3000, stolen_ns=7000, idle_ns=3000)
 
 
 def test_a_vcpu_woken_as_it_blocks_never_leaves_its_pcpu() -> None:
@@ -100,7 +106,9 @@ def test_a_wake_meant_for_an_earlier_sleep_does_not_end_a_later_one() -> None:
     assert scheduler.next(None) == Run(0, 0, 10 * US, 100 * US)
     scheduler.ran(0, 5 * US)
     scheduler.block(0)
-    assert scheduler.next(None) == Rest(15 * US)
+    assert scheduler.next(200 * US) == Alarm(200 * US)
+    assert scheduler.books(0) == Books(ran_ns=5000, stolen_ns=0, idle_ns=195_000)
+    assert scheduler.next(None) == Rest(200 * US)
 
 
 def test_the_alarm_comes_when_every_vcpu_has_reached_it() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from emu.faults import HostError
 from emu.host.policy import RoundRobin
-from emu.host.script import Script, parse_script
+from emu.host.script import Line, Script, parse_script
 from emu.host.task import Busy, Periodic
 from emu.host.turn import Rest
 from tests.host.driver import Driver, Phase, Vcpu
@@ -46,6 +46,20 @@ def test_every_line_gets_its_instructions_though_others_end_inside_one(ps_per_in
     script = _script(text, ps_per_insn=ps_per_insn)
     driver = Driver(script, [ALWAYS, ALWAYS], [Busy()], ps_per_insn=ps_per_insn).run(3 * script.length_ps - US)
     assert driver.insns == [3 * (-(-10_001_000 // ps_per_insn) + 5), 3 * 78]
+
+
+def test_ends_inside_an_instruction_do_not_add_up() -> None:
+    script = Script([Line(0, "vcpu0", 2200), Line(0, "vcpu1", 1701)], loop=True, quantum_ps=US)
+    driver = Driver(script, [ALWAYS, ALWAYS], [Busy()], ps_per_insn=700).run(US)
+    begins = [n * script.length_ps + begin for n in range(300) for begin in (0, 2200)]
+    late = [event[1] - begin for event, begin in zip(driver.switches(), begins, strict=False)]
+    assert len(late) > 400 and all(0 <= ps < 700 for ps in late) and any(late)
+
+
+def test_one_that_a_line_names_runs_nowhere_else() -> None:
+    script = _script("0 vcpu0 10us", pcpus=2, vcpus=1, tasks=0)
+    driver = Driver(script, [Vcpu((Phase(3000, sleep_ps=2 * US), Phase(10**9)))], [], pcpus=2).run(9 * US)
+    assert driver.switches() == [(0, 0, None, "vcpu0", "script"), (0, 3 * US, "vcpu0", None, "blocked")]
 
 
 def test_the_rest_of_a_line_passes_idle_when_its_owner_blocks_and_even_wakes() -> None:
