@@ -11,12 +11,12 @@ GUEST_SOURCES := $(wildcard guests/*.S guests/*.c guests/*.ld guests/include/*.h
 GUEST_BUILDER := emu/toolchain.py emu/compiler.py emu/data.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench guests lint reference wheel clean
+.PHONY: help run test bench prove-determinism guests lint reference wheel clean
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
 help: ## print these lines
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
 
 run: guests/build/.done ## set up, then run the main demonstration
 	@$(EMU) run clock --vcpus 2 --task busy
@@ -26,6 +26,9 @@ test: guests/build/.done $(VENV)/.dev ## set up, then run the tests
 
 bench: guests/build/.done $(VENV)/.dev ## measure against the named baselines
 	@$(BIN)/python -m tests.bench
+
+prove-determinism: guests/build/.done $(VENV)/.dev ## the full form of a bar: 100 runs and 10 hash seeds, one trace
+	@$(BIN)/python -m tests.test_determinism
 
 guests: $(VENV)/.compiler guests/include/abi.h ## build the guest programs
 	@$(BIN)/python -m emu.toolchain

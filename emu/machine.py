@@ -331,7 +331,7 @@ class Machine:
         steal = package.steal
         assert steal is not None
         run_delay_ns = package.entity.run_delay_ns(self._now_ps)
-        steps = steal.update(run_delay_ns, self.ram.load)
+        steps = steal.update(run_delay_ns, self.ram.load, halves=self.config.steal_store == "halves")
         if self.config.host_model == "kvm":
             self._store_all(package, steps)
         elif steal.enabled:

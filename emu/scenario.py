@@ -16,6 +16,7 @@ from emu.faults import HostError
 HOST_MODELS = ("kvm", "other-cpu")
 PROFILES = ("kvm", "kvm-2011")
 POLICIES = ("round-robin", "fair", "random", "script")
+STEAL_STORES = ("whole", "halves")
 STARTS = ("all", "bsp")
 FEATURES = ("steal-time",)
 IMAGE_MODES = ("auto", "long", "pm32", "real")
@@ -42,6 +43,7 @@ class Config(NamedTuple):
     ram: int = 16 << 20
     host_model: str = "kvm"
     store_gap: tuple[int, ...] = ()
+    steal_store: str = "whole"
     abi: str = "kvm"
     without: tuple[str, ...] = ()
     start: str = "all"
@@ -180,6 +182,13 @@ OPTIONS = (
         f"under other-cpu: instructions before each store of an update, as N or N,N,... repeated; else 0 to"
         f" {DEFAULT_STORE_GAP} from the seed",
         metavar="N",
+    ),
+    Option(
+        "steal-store",
+        "steal_store",
+        one_of(*STEAL_STORES),
+        "whole: the host stores steal in one piece, as a 64-bit host does; halves: low half first, as a 32-bit one",
+        metavar="NAME",
     ),
     Option("abi", "abi", one_of(*PROFILES), "the interface of today, or of the 2011 document", metavar="NAME"),
     Option(

@@ -1,4 +1,4 @@
-// emu run torn --vcpus 2 --quantum 10us --host-model other-cpu
+// emu run torn --task busy --quantum 10us --host-model other-cpu --steal-store halves
 //
 // A reader that checks nothing. It loads the steal value without looking at the version, and this program puts its
 // reading between two readings of the retry loop: steal only grows, so a sound value lies between them. One that does
@@ -88,9 +88,9 @@ int main(uint32_t cpu, uint32_t ncpus)
     if (sizeof(void *) == 4)
         put_text("        32-bit code: two loads per value, an update may fall between them under every host model");
     else if (inside)
-        put_text("        reads fell inside an update: this host model can tear a 64-bit read that checks nothing");
+        put_text("        reads fell inside an update: a host that stores steal in halves tears even this 64-bit load");
     else
-        put_text("        no read fell inside an update: under host model kvm a 64-bit read cannot tear, so 0 proves nothing");
+        put_text("        no read fell inside an update: under host model kvm a 64-bit load cannot tear, so 0 proves nothing");
     line_end();
     return EXIT_PASS;
 }
