@@ -5,6 +5,7 @@ In Linux: search_binary_handler() in fs/exec.c makes the same choice.
 
 from pathlib import Path
 
+from emu.boot.elf_file import MAGIC
 from emu.boot.entry import MODES
 from emu.boot.image import Image, flat_image
 from emu.faults import HostError
@@ -15,48 +16,64 @@ SOURCES = (".c", ".S")
 
 def load_guest(guest: str | Path, mode: str = "auto") -> Image:
     """The program that `guest` names: an ELF file, the bare name of a shipped guest, a C or assembler source (which is
-    built first), or, with `mode` long, pm32 or real, a flat image.
+    built first), or, with `mode` long, pm32 or real, a flat image of at most MAX_FILE bytes.
 
     Raises HostError where there is none, it cannot be read or built, or it is not for x86.
     """
-    path = find_guest(guest)
-    source = _build(path) if path.suffix in SOURCES else _read(path)
     where = str(guest)
-    if mode in MODES:
-        return flat_image(source, where, mode)
-    from emu.boot.elf import MAGIC, elf_image
-
+    if mode != "auto" and mode not in MODES:
+        raise HostError(f"there is no mode {mode!r}", "mode", f"known are auto, {', '.join(MODES)}")
+    path = find_guest(guest)
+    source = _build(path) if path.suffix in SOURCES else _read(path, where)
     if not source:
         raise HostError("the file is empty", where)
-    if not source.startswith(MAGIC):
-        raise HostError(
-            "this is not an ELF file", where, f"for a flat image say how to enter it: --mode {'|'.join(MODES)}"
-        )
-    return elf_image(source, where)
+    if mode == "auto":
+        from emu.boot.elf import elf_image
+
+        if not source.startswith(MAGIC):
+            kinds = "an ELF file, nor a .c or .S source"
+            remedy = f"for a flat image say how to enter it: --mode {'|'.join(MODES)}"
+            raise HostError(f"this is neither {kinds}", where, remedy)
+        return elf_image(source, where)
+    if source.startswith(MAGIC):
+        remedy = f"leave --mode {mode} away, or make a flat image of it with objcopy -O binary"
+        raise HostError("an ELF file says itself how it is entered", where, remedy)
+    return flat_image(source, where, mode)
 
 
 def find_guest(guest: str | Path) -> Path:
-    """The file that `guest` names: an existing path, else a shipped guest of that name."""
-    path = Path(guest)
-    if path.is_file():
-        return path
-    if path.is_dir():
-        raise HostError("this is a folder, not a program", str(guest))
+    """The file that `guest` names: an existing path, else the built ELF of the shipped guest of that name.
+
+    Raises HostError where it names neither, or something that is not a file.
+    """
+    path, where = Path(guest), str(guest)
+    bare = path.name == where and not path.suffix
+    try:
+        # Opening a pipe or a device could wait for ever, so only files are opened.
+        if path.is_file():
+            return path
+        folder, other = path.is_dir(), path.exists()
+    except (OSError, ValueError) as error:  # a name that is too long, or that holds a NUL
+        raise HostError(f"there can be no such file ({_reason(error)})", where) from None
     from emu import data
 
-    if path.suffix or path.name != str(guest):
-        raise HostError("there is no such file", str(guest), f"or name one of: {', '.join(data.guest_names())}")
-    return data.guest_path(str(guest))
+    if bare and (not other or where in data.guest_names()):
+        return data.guest_path(where)
+    if folder:
+        raise HostError("this is a folder, not a program", where)
+    if other:
+        raise HostError("this is a device or a pipe, not a file", where, "write it to a file first")
+    raise HostError("there is no such file", where, f"or name one of: {', '.join(data.guest_names())}")
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, where: str) -> bytes:
     try:
         with path.open("rb") as file:
             source = file.read(MAX_FILE + 1)
     except OSError as error:
-        raise HostError(f"cannot be read ({error.strerror})", str(path)) from None
+        raise HostError(f"the file cannot be read ({_reason(error)})", where) from None
     if len(source) > MAX_FILE:
-        raise HostError(f"is larger than {MAX_FILE >> 20} MiB", str(path))
+        raise HostError(f"the file is larger than {MAX_FILE >> 20} MiB", where)
     return source
 
 
@@ -68,4 +85,8 @@ def _build(path: Path) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / f"{path.stem}.elf"
         toolchain.build(path, output, bits=toolchain.bits_of(path))
-        return _read(output)
+        return _read(output, str(path))
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -7,7 +7,7 @@ In Linux: nothing like it; tools/testing/selftests/kvm take theirs from getopt.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from emu import abi, clock
@@ -22,6 +22,8 @@ FEATURES = ("steal-time",)
 IMAGE_MODES = ("auto", "long", "pm32", "real")
 DEFAULT_STORE_GAP = 64  # under other-cpu: gaps of 0 to this many instructions, from the seed
 MAX_TEXT = 1 << 20
+MAX_DURATION_PS = 10**6 * clock.UNITS["s"]
+MAX_OUTPUT = 256 << 20
 _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -76,10 +78,11 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     """A reader of whole numbers from `low` to `high`; `1e9` and `1_000` are understood."""
 
     def read(text: str) -> int:
-        mantissa, _, exponent = text.lower().replace("_", "").partition("e")
-        exponent = exponent or "0"
-        readable = mantissa.isdecimal() and exponent.isdecimal() and text.isascii()
-        if readable and len(mantissa) < 20 and len(exponent) < 3:
+        mantissa, e, exponent = text.lower().replace("_", "").partition("e")
+        if not e:
+            exponent = "0"
+        # Lengths are bounded before anything is computed: 1e999999999 is a number too.
+        if is_digits(mantissa, 20) and is_digits(exponent, 2):
             value: int = int(mantissa) * 10 ** int(exponent)
             if low <= value <= high:
                 return value
@@ -88,31 +91,48 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
+def is_digits(text: str, most: int) -> bool:
+    """Whether `text` is 1 to `most` digits 0 to 9; str.isdecimal alone takes the digits of every script."""
+    return text.isascii() and text.isdecimal() and len(text) <= most
+
+
 def one_of(*names: str) -> Callable[[str], str]:
     """A reader of one of some names."""
 
     def read(text: str) -> str:
         if text not in names:
-            raise ValueError(f"must be one of {', '.join(names)}")
+            raise ValueError(
+                f"must be {', '.join(names[:-1])} or {names[-1]}" if names[1:] else f"can be {names[0]} only"
+            )
         return text
 
     return read
 
 
 def duration(text: str) -> int:
-    """A positive duration, in picoseconds."""
-    ps = clock.parse_duration(text)
-    if ps == 0:
-        raise ValueError("must be longer than nothing")
+    """A positive duration, in picoseconds; MAX_DURATION_PS at most."""
+    try:
+        ps = clock.parse_duration(text)
+    except ValueError:
+        ps = 0
+    if not 0 < ps <= MAX_DURATION_PS:
+        raise ValueError("must be a whole number with ns, us, ms or s, such as 10ms, from 1ns to 1000000s")
     return ps
 
 
-def size(text: str) -> int:
-    """Bytes: a whole number with K, M or G."""
-    number, unit = text[:-1], text[-1:].upper()
-    if unit in _SIZES and number.isdecimal() and number.isascii() and len(number) < 10:
-        return int(number) * _SIZES[unit]
-    raise ValueError("must be a whole number with K, M or G, such as 16M")
+def size(low: int, high: int, step: int = 1) -> Callable[[str], int]:
+    """A reader of bytes, a whole number with K, M or G; from `low` to `high`, in multiples of `step`."""
+
+    def read(text: str) -> int:
+        number, unit = text[:-1], text[-1:].upper()
+        if unit in _SIZES and is_digits(number, 12):
+            value = int(number) * _SIZES[unit]
+            if low <= value <= high and value % step == 0:
+                return value
+        bounds = f"from {low >> 10}K to {high >> 20}M" + (f", in steps of {step >> 10}K" if step > 1 << 10 else "")
+        raise ValueError(f"must be a whole number with K, M or G, such as 16M, {bounds}")
+
+    return read
 
 
 def gaps(text: str) -> tuple[int, ...]:
@@ -122,17 +142,26 @@ def gaps(text: str) -> tuple[int, ...]:
 
 
 def text_file(path: str) -> tuple[str, str]:
-    """The place and the text of a file of at most a mebibyte."""
+    """The place and the text of a file of at most MAX_TEXT bytes."""
+    return path, read_text(path)
+
+
+def read_text(path: str) -> str:
+    """The text of a UTF-8 file of at most MAX_TEXT bytes. Raises ValueError with what is wrong with it."""
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read(MAX_TEXT + 1)
+        # A pipe or a device could keep the reader waiting for ever.
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise ValueError("it is a folder" if os.path.isdir(path) else "it is not a file")
+        with open(path, "rb") as file:
+            raw = file.read(MAX_TEXT + 1)
+        text = raw.decode("utf-8-sig")
     except OSError as error:
-        raise ValueError(f"cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise ValueError("is not text") from None
-    if len(text) > MAX_TEXT:
-        raise ValueError("is longer than a mebibyte")
-    return path, text
+        raise ValueError(f"it cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is not text in UTF-8 (byte {error.start})") from None
+    if len(raw) > MAX_TEXT:
+        raise ValueError(f"it is longer than {MAX_TEXT >> 20} MiB")
+    return text
 
 
 def _plain(text: str) -> str:
@@ -141,9 +170,9 @@ def _plain(text: str) -> str:
 
 def _place(text: str) -> str:
     vcpu, equals, value = text.partition("=")
-    if not (equals and vcpu.isdecimal() and value.isdecimal() and len(text) < 16):
+    if not (equals and is_digits(vcpu, 3) and is_digits(value, 9)):
         raise ValueError("must be VCPU=NUMBER, such as 0=1")
-    return text
+    return f"{int(vcpu)}={int(value)}"
 
 
 OPTIONS = (
@@ -166,7 +195,7 @@ OPTIONS = (
     Option("seed", "seed", whole(0, (1 << 64) - 1), "for everything random", metavar="N"),
     Option("pin", "pin", _place, "bind a vCPU to a pCPU, as VCPU=PCPU", repeats=True, metavar="V=P"),
     Option("weight", "weight", _place, "a vCPU's weight under fair, as VCPU=WEIGHT", repeats=True, metavar="V=W"),
-    Option("ram", "ram", size, "guest memory, such as 16M", metavar="SIZE"),
+    Option("ram", "ram", size(abi.MIN_RAM, abi.MAX_RAM, abi.PAGE_SIZE), "guest memory, such as 16M", metavar="SIZE"),
     Option(
         "host-model",
         "host_model",
@@ -219,26 +248,56 @@ OPTIONS = (
     Option("time-limit", "time_limit_ps", duration, "end the run at this virtual time", metavar="TIME"),
     Option("insn-limit", "insn_limit", whole(1, 10**15), "end the run after this many instructions", metavar="N"),
     Option("exit-limit", "exit_limit", whole(1, 10**12), "end the run after this many exits", metavar="N"),
-    Option("output-limit", "output_limit", size, "end the run after this much console output", metavar="SIZE"),
+    Option(
+        "output-limit",
+        "output_limit",
+        size(1 << 10, MAX_OUTPUT),
+        "end the run after this much console output",
+        metavar="SIZE",
+    ),
 )
 BY_FIELD = {option.field: option for option in OPTIONS}
+BY_NAME = {option.name: option for option in OPTIONS}
+_KINDS = {
+    bool: "true or false",
+    float: "a number with a fraction",
+    int: "so large a number",
+    dict: "a table",
+    list: "a list",
+}
 
 
 def from_text(values: Mapping[str, list[str]], base: Config = Config(), where: str = "") -> Config:
-    """`base` with options given as text, by option name. Raises HostError naming the option and the remedy."""
+    """`base` with options given as text, by option name. Raises HostError naming the option and the remedy.
+
+    `where` is the file they come from; without it they are flags.
+    """
     changes: dict[str, Any] = {}
-    known = {option.name: option for option in OPTIONS}
     for name, texts in values.items():
-        option = known[name]
+        option = BY_NAME[name]
+        place = f"{where}: {name}" if where else f"--{name}"
+        if len(texts) > 1 and not option.repeats:
+            raise HostError(f"given {len(texts)} times: {', '.join(map(repr, texts))}", place, "give it once")
         read = []
         for text in texts:
             try:
-                read.append(option.read(text))
+                value = option.read(text)
             except ValueError as reason:
-                place = f"{where}{name}" if where else f"--{name}"
                 raise HostError(f"{text!r} cannot be used: {reason}", place) from None
+            if option.read is _place and any(value.partition("=")[0] == one.partition("=")[0] for one in read):
+                raise HostError(f"vCPU {value.partition('=')[0]} is named twice", place, "name it once")
+            read.append(value)
         changes[option.field] = tuple(read) if option.repeats else read[-1]
     return base._replace(**changes)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A remedy for a word that is not known: the one it resembles, else all of them."""
+    from difflib import get_close_matches
+
+    names = list(known)
+    close = get_close_matches(word.lower().replace("_", "-"), names, n=1)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}"
 
 
 class Scenario(NamedTuple):
@@ -248,37 +307,52 @@ class Scenario(NamedTuple):
     config: Config
 
 
-def load_scenario(path: str) -> Scenario:
+def load_scenario(path: str | os.PathLike[str]) -> Scenario:
     """Read a TOML file whose keys are the option names, with `guest` beside them. Raises HostError with the place.
 
-    Numbers may be written as numbers; `task`, `pin`, `weight` and `without` take a list.
+    Numbers may be written as numbers; `task`, `pin`, `weight`, `without` and `store-gap` take a list as well. A `guest`
+    or `script` with a relative path is looked for beside the file; a bare guest name that is not there is a shipped one.
     """
     import tomllib
 
+    path = os.fspath(path)
     try:
-        with open(path, "rb") as file:
-            table = tomllib.load(file)
-    except OSError as error:
-        raise HostError(f"cannot be read ({error.strerror})", path) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise HostError(f"is not TOML: {error}", path) from None
+        table = tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise HostError(f"this is not TOML: {error}", path) from None
+    except ValueError as error:
+        raise HostError(f"the scenario cannot be used: {error}", path) from None
+    except RecursionError:
+        raise HostError("this is nested too deeply for a scenario", path) from None
     guest = table.pop("guest", None)
-    if guest is not None and not isinstance(guest, str):
-        raise HostError("the guest must be a path or a name", f"{path}: guest")
-    known = {option.name: option for option in OPTIONS}
-    values: dict[str, list[str]] = {}
+    if guest is not None and not (isinstance(guest, str) and guest):
+        raise HostError("the guest must be a path or a name, in quotes", f"{path}: guest")
+    values = {}
     for key, value in table.items():
-        if key not in known:
-            raise HostError(f"there is no option {key!r}", path, f"known are guest, {', '.join(known)}")
-        several = value if isinstance(value, list) else [value]
-        for one in several:
-            if isinstance(one, bool) or not isinstance(one, (str, int)):
-                raise HostError("must be text or a whole number", f"{path}: {key}")
-        if isinstance(value, list) and not known[key].repeats:
-            if key != "store-gap":
-                raise HostError("takes one value, not a list", f"{path}: {key}")
-            several = [",".join(map(str, value))]
-        values[key] = [str(one) for one in several]
+        if key not in BY_NAME:
+            raise HostError(f"there is no option {key!r}", path, did_you_mean(key, ("guest", *BY_NAME)))
+        values[key] = _texts(BY_NAME[key], value, f"{path}: {key}")
     if "script" in values:
-        values["script"] = [os.path.join(os.path.dirname(path), values["script"][0])]
-    return Scenario(guest, from_text(values, where=f"{path}: "))
+        values["script"] = [os.path.join(os.path.dirname(path), one) for one in values["script"]]
+    return Scenario(guest and _beside(path, guest), from_text(values, where=path))
+
+
+def _texts(option: Option, value: object, where: str) -> list[str]:
+    """A TOML value as the texts that flags would have given."""
+    several = value if isinstance(value, list) else [value]
+    for one in several:
+        if isinstance(one, bool) or not isinstance(one, (str, int)) or (type(one) is int and one.bit_length() > 64):
+            kind = _KINDS.get(type(one), "a date or time")
+            raise HostError(f"{kind} cannot be used here", where, "write text in quotes, or a whole number")
+    texts = [str(one) for one in several]
+    if isinstance(value, list) and not option.repeats:
+        if option.read is not gaps:
+            raise HostError("a list cannot be used here", where, "give one value")
+        return [",".join(texts)]
+    return texts
+
+
+def _beside(path: str, guest: str) -> str:
+    beside = os.path.join(os.path.dirname(path), guest)
+    bare = os.path.basename(guest) == guest and not os.path.splitext(guest)[1]
+    return guest if bare and not os.path.isfile(beside) else beside

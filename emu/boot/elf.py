@@ -1,31 +1,49 @@
 """Reading an ELF executable: what to put where, with which rights, and where to start.
 
-Files are hostile until proven otherwise: every number is checked against the file and against RAM before it is used.
+Segments go to their physical addresses (`p_paddr`), as a boot loader puts them: there is no paging yet that could tell
+another. Every number is checked against the file and against RAM before it is used.
 
 In Linux: load_elf_binary() in fs/binfmt_elf.c.
 """
 
-import io
 import itertools
-import struct
 from typing import NamedTuple
 
-from elftools.common.exceptions import ELFError
-from elftools.elf.elffile import ELFFile
-
 from emu import abi
+from emu.boot.elf_file import (
+    EM_386,
+    EM_X86_64,
+    ET_DYN,
+    ET_EXEC,
+    ET_REL,
+    MAGIC,
+    PF_W,
+    PF_X,
+    PT_INTERP,
+    PT_LOAD,
+    Damaged,
+    program_headers,
+    read_header,
+)
 from emu.boot.entry import LONG, PROTECTED, Entry, Rights
 from emu.boot.image import Image, Piece
 from emu.faults import HostError
 
-MAGIC = b"\x7fELF"
-MAX_SEGMENTS = 64
-_EXECUTABLE, _WRITABLE = 1, 2
-# What the reader's parts raise on input they did not expect; none of it may reach the user as a traceback.
-UNREADABLE = (
-    *(ELFError, struct.error, ValueError, OSError, KeyError, IndexError),
-    *(TypeError, AttributeError, AssertionError, OverflowError, MemoryError),
-)
+_MODES = {(EM_X86_64, 64): LONG, (EM_386, 32): PROTECTED}
+# For the sentence that refuses them: those a student is likely to have a cross compiler for.
+_MACHINES = {
+    **{
+        2: "SPARC",
+        4: "the 68000",
+        8: "MIPS",
+        20: "PowerPC",
+        21: "64-bit PowerPC",
+        22: "S/390",
+        40: "ARM",
+        42: "SuperH",
+    },
+    **{50: "Itanium", 62: "x86", 3: "x86", 83: "AVR", 183: "AArch64", 243: "RISC-V", 247: "BPF", 258: "LoongArch"},
+}
 
 
 class Segment(NamedTuple):
@@ -41,41 +59,50 @@ class Segment(NamedTuple):
 
 def elf_image(source: bytes, where: str) -> Image:
     """The image of a statically linked x86 executable. Raises HostError, in one sentence, for anything else."""
+    if not source.startswith(MAGIC):
+        raise HostError("this is not an ELF file", where)
     try:
-        elf = ELFFile(io.BytesIO(source))
-        machine, kind, start = elf["e_machine"], elf["e_type"], elf["e_entry"]
-        width, little = elf.elfclass, elf.little_endian
-        headers = [elf._get_segment_header(number) for number in range(_count(elf, where))]
-        segments = [_segment(header) for header in headers if header["p_type"] == "PT_LOAD" and header["p_memsz"]]
-    except UNREADABLE as error:
-        raise HostError(f"the ELF file is damaged or cut off ({error or type(error).__name__})", where) from None
-    mode = {("EM_X86_64", 64): LONG, ("EM_386", 32): PROTECTED}.get((machine, width))
-    if mode is None or not little:
-        name = str(machine).removeprefix("EM_")
-        raise HostError(f"this is a program for {name} ({width} bits), not for x86", where, "compile it for x86-64")
-    if kind != "ET_EXEC":
-        raise HostError("this is not a fixed-address executable", where, "link it with -static -no-pie")
+        header = read_header(source)
+    except Damaged as damage:
+        raise _damaged(damage, where) from None
+    mode = _MODES.get((header.machine, header.bits))
+    if mode is None or header.order != "<":
+        name = _MACHINES.get(header.machine, f"machine number {header.machine}")
+        order = "little" if header.order == "<" else "big"
+        raise HostError(
+            f"this is a program for {name} ({header.bits} bits, {order}-endian), not for x86",
+            where,
+            "compile it for x86-64",
+        )
+    if header.type == ET_REL:
+        raise HostError("this is an object file that has not been linked", where, "link it with -static -no-pie")
+    if header.type == ET_DYN:
+        raise HostError("this is a position-independent program or a library", where, "link it with -static -no-pie")
+    if header.type != ET_EXEC:
+        raise HostError(f"this ELF file is no executable (its type is {header.type})", where)
+    try:
+        headers = program_headers(source, header)
+    except Damaged as damage:
+        raise _damaged(damage, where) from None
+    if any(one.type == PT_INTERP for one in headers):
+        raise HostError("this program needs a dynamic linker", where, "link it with -static")
+    segments = [
+        Segment(one.offset, one.filesz, one.paddr, one.memsz, bool(one.flags & PF_W), bool(one.flags & PF_X))
+        for one in headers
+        if one.type == PT_LOAD and (one.memsz or one.filesz)
+    ]
     if not segments:
         raise HostError("the ELF file has nothing to load", where, "link it into an executable")
     _check(segments, len(source), where)
+    start = header.entry
     if not any(part.executable and part.gpa <= start < part.gpa + part.memsz for part in segments):
         raise HostError(f"the entry point {start:#x} is not in an executable segment", where, "check the linker script")
     pieces = tuple(Piece(part.gpa, source[part.offset : part.offset + part.filesz], part.memsz) for part in segments)
     return Image(Entry(mode, start), pieces, _rights(segments), source, where)
 
 
-def _count(elf: ELFFile, where: str) -> int:
-    count: int = elf.num_segments()
-    if count > MAX_SEGMENTS:
-        raise HostError(f"{count} program headers are more than the {MAX_SEGMENTS} that are read", where)
-    return count
-
-
-def _segment(header: object) -> Segment:
-    flags = header["p_flags"]  # type: ignore[index]
-    names = ("p_offset", "p_filesz", "p_paddr", "p_memsz")
-    offset, filesz, gpa, memsz = (int(header[name]) for name in names)  # type: ignore[index]
-    return Segment(offset, filesz, gpa, memsz, bool(flags & _WRITABLE), bool(flags & _EXECUTABLE))
+def _damaged(damage: Damaged, where: str) -> HostError:
+    return HostError(f"the ELF file is damaged or cut off: {damage}", where)
 
 
 def _check(segments: list[Segment], size: int, where: str) -> None:
@@ -86,6 +113,9 @@ def _check(segments: list[Segment], size: int, where: str) -> None:
             raise HostError(f"the file is cut off: the segment at {part.gpa:#x} goes beyond its end", where)
         if part.gpa + part.memsz > abi.MAX_RAM:
             raise HostError(f"the segment at {part.gpa:#x} of {part.memsz:#x} bytes is beyond any RAM", where)
+    # Each segment becomes bytes of its own: without this, a small file could ask for a lot of the host's memory.
+    if sum(part.filesz for part in segments) > 2 * size:
+        raise HostError("the segments use the same bytes of the file over and over", where)
     ordered = sorted(segments, key=lambda part: part.gpa)
     for first, second in itertools.pairwise(ordered):
         if first.gpa + first.memsz > second.gpa:

@@ -67,7 +67,7 @@ def prepare(ram: Ram, entry: Entry, rights: Iterable[Rights], vcpus: int) -> Non
 
 def initial_state(ram: Ram, entry: Entry, number: int, vcpus: int) -> CpuState:
     """The state in which vCPU `number` of `vcpus` stands before its first instruction."""
-    general = dict.fromkeys(state.GENERAL, 0)
+    general = dict.fromkeys(state.GENERAL, 0) | {"rdi": number, "rsi": vcpus}
     if entry.mode == REAL:
         data = state.real_mode_segment(0)
         segments = (
@@ -95,7 +95,7 @@ def initial_state(ram: Ram, entry: Entry, number: int, vcpus: int) -> CpuState:
             Segment(0, state.LDT, 0, 0),
             Segment(tss, state.BUSY_TSS, abi.TSS_LIMIT, abi.TSS_GPA + number * abi.TSS_STRIDE),
         )
-        general |= {"rsp": stack_top(ram, number), "rdi": number, "rsi": vcpus}
+        general["rsp"] = stack_top(ram, number)
         tables = Table(abi.SELECTOR_TSS + vcpus * abi.TSS_DESCRIPTOR_SIZE - 1, abi.GDT_GPA), Table(0, 0)
         cr0 = abi.CR0_PE | abi.CR0_ET | abi.CR0_NE | abi.CR0_WP
         sse = abi.CR4_OSFXSR | abi.CR4_OSXMMEXCPT

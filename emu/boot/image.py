@@ -3,7 +3,6 @@
 In Linux: struct kexec_segment in include/linux/kexec.h is the same idea.
 """
 
-import hashlib
 from typing import NamedTuple
 
 from emu import abi
@@ -34,6 +33,9 @@ class Image(NamedTuple):
 
     @property
     def sha256(self) -> str:
+        """The file's SHA-256, in hexadecimal: the program's identity in traces."""
+        import hashlib
+
         return hashlib.sha256(self.source).hexdigest()
 
 

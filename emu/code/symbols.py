@@ -4,10 +4,21 @@ In Linux: kernel/kallsyms.c answers the same question for the kernel itself.
 """
 
 import bisect
-import io
 from typing import NamedTuple
 
-from emu.boot.elf import MAGIC, UNREADABLE
+from emu.boot.elf_file import (
+    MAGIC,
+    SHN_LORESERVE,
+    SHN_UNDEF,
+    STT_FUNC,
+    STT_NOTYPE,
+    STT_OBJECT,
+    Damaged,
+    read_header,
+    symbols,
+)
+
+_KINDS = (STT_FUNC, STT_OBJECT, STT_NOTYPE)
 
 
 class Symbol(NamedTuple):
@@ -31,36 +42,34 @@ class Symbols:
         """Read the table of an ELF file's bytes; damage is taken as having none."""
         if not source.startswith(MAGIC):
             return cls([])
-        from elftools.elf.elffile import ELFFile
-        from elftools.elf.sections import SymbolTableSection
-
         try:
-            table = ELFFile(io.BytesIO(source)).get_section_by_name(".symtab")
-            if not isinstance(table, SymbolTableSection):
-                return cls([])
-            return cls(
-                [
-                    Symbol(entry["st_value"], entry["st_size"], entry.name)
-                    for entry in table.iter_symbols()
-                    if entry["st_info"]["type"] in ("STT_FUNC", "STT_OBJECT", "STT_NOTYPE")
-                    and entry["st_shndx"] not in ("SHN_UNDEF", "SHN_ABS")
-                    and entry.name
-                ]
-            )
-        except UNREADABLE:
+            entries = symbols(source, read_header(source))
+        except Damaged:
             return cls([])
+        return cls(
+            [
+                Symbol(entry.value, entry.size, entry.name)
+                for entry in entries
+                if entry.type in _KINDS and SHN_UNDEF < entry.section < SHN_LORESERVE and entry.name
+            ]
+        )
 
     def address(self, name: str) -> int | None:
         """Where a symbol stands."""
         return self._by_name.get(name)
 
+    def at(self, address: int) -> Symbol | None:
+        """The symbol that covers the address; of several the last to begin, of those the largest."""
+        number = bisect.bisect_right(self._addresses, address) - 1
+        if number < 0:
+            return None
+        symbol = self._symbols[number]
+        return None if symbol.size and address >= symbol.address + symbol.size else symbol
+
     def name(self, address: int) -> str:
         """`symbol` or `symbol+0x12`, or the empty string where no symbol covers the address."""
-        at = bisect.bisect_right(self._addresses, address) - 1
-        if at < 0:
+        symbol = self.at(address)
+        if symbol is None:
             return ""
-        symbol = self._symbols[at]
         offset = address - symbol.address
-        if symbol.size and offset >= symbol.size:
-            return ""
         return f"{symbol.name}+{offset:#x}" if offset else symbol.name

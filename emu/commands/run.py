@@ -157,4 +157,4 @@ def _report(parsed: argparse.Namespace, machine: Machine, result: machines.Resul
 
         summary.render_rich(Console(), result, timeline, machine.config)
     elif not parsed.quiet:
-        print(summary.render_plain(result, timeline, machine.config), end="")
+        print(summary.render_plain(result, timeline, machine.config, encoding=sys.stdout.encoding or "utf-8"), end="")

@@ -58,6 +58,7 @@ _VINTR = vmcb.intercept_bits(vmcb.EXIT_VINTR)
 _HOST_CR4 = abi.CR4_PAE | abi.CR4_OSFXSR | abi.CR4_OSXMMEXCPT
 _MSR_HSAVE_PA = 0xC0010117
 SVM_BASE = 0x100  # the engine reports #VMEXIT code c as interrupt number SVM_BASE + c
+_BLOCK_COUNT = 8  # in uc_tb, where a block's count of instructions is
 NO_EXIT = -1
 SYSCALL, SYSENTER = -2, -3  # not #VMEXITs: the engine has no intercept for them, but a hook
 UNASSIGNED_FETCH = -4  # an instruction fetch from guest-physical addresses where nothing is
@@ -145,6 +146,8 @@ class Engine:
         self._add_hooks()
         self.exit_code = NO_EXIT
         self.counter = 0
+        self._short_block: int | None = None
+        self._watching = False
         self.port: PortRequest | None = None
         self.resident: Resident | None = None
         self.window_open = False
@@ -183,6 +186,7 @@ class Engine:
             ctypes.CFUNCTYPE(None, void, void)(self._on_syscall),
             ctypes.CFUNCTYPE(None, void, void)(self._on_sysenter),
             ctypes.CFUNCTYPE(ctypes.c_bool, void, void)(self._on_invalid),
+            ctypes.CFUNCTYPE(None, void, void, void, void)(self._on_new_block),
         ]
         insn = unicorn_const.UC_HOOK_INSN
         kinds = (
@@ -192,6 +196,7 @@ class Engine:
             (insn, x86_const.UC_X86_INS_SYSCALL),
             (insn, x86_const.UC_X86_INS_SYSENTER),
             (unicorn_const.UC_HOOK_INSN_INVALID, None),
+            (unicorn_const.UC_HOOK_EDGE_GENERATED, None),
         )
         for hook, (kind, instruction) in zip(self._hooks, kinds, strict=True):
             number = ctypes.c_size_t()
@@ -246,6 +251,12 @@ class Engine:
     def _on_invalid(self, _uc: int, _data: int) -> bool:
         self._stop(self.handle)
         return True
+
+    def _on_new_block(self, _uc: int, new: int, _old: int, _data: int) -> None:
+        if self._watching and ctypes.c_uint16.from_address(new + _BLOCK_COUNT).value == 1:
+            self._short_block = ctypes.c_uint64.from_address(new).value
+            self.counter = self._counter.value
+            self._stop(self.handle)
 
     def _host_wrote(self, gpa: int, size: int) -> None:
         self._stale.append((gpa, size))
@@ -318,24 +329,61 @@ class Engine:
     def _emulate(self, rip: int, insns: int, overhead: int) -> int:
         self.exit_code = NO_EXIT
         self.port = None
-        count = insns + overhead
-        error = self._start(
-            self.handle, ctypes.c_uint64(rip), ctypes.c_uint64(2**64 - 1), ctypes.c_uint64(0), ctypes.c_size_t(count)
-        )
+        count, before = insns + overhead, overhead
+        self._watching = True
+        error = self._start_at(rip, count)
+        while self._short_block is not None and error == UC_ERR_OK and self.exit_code == NO_EXIT and self.port is None:
+            done = self._finish_store(self.counter)
+            before, count = before - done, count - done
+            if not count:
+                self._watching = False
+                return insns
+            error = self._start_at(self.read_rip(), count)
+        self._watching = False
         if error != UC_ERR_OK:
             if error not in (UC_ERR_FETCH_PROT, UC_ERR_FETCH_UNMAPPED):
                 raise EngineError(f"the engine stopped with error {error} after entering at {rip:#x}")
             self.exit_code = UNASSIGNED_FETCH
-            return int(self._counter.value) - overhead
+            return int(self._counter.value) - before
         if self.exit_code == NO_EXIT and self.port is None:
-            done: int = self._counter.value - 1
-            if done != count:
-                raise EngineError(f"the engine retired {done} of {count} instructions and gave no reason")
+            counted: int = self._counter.value - 1
+            if counted != count:
+                raise EngineError(f"the engine retired {counted} of {count} instructions and gave no reason")
             return insns
         counter: int = self.counter
         if self.exit_code >= 0 and self.exit_code != vmcb.EXIT_VINTR:
             counter -= 1  # the intercepted instruction was counted, but has not been executed
-        return counter - overhead
+        return counter - before
+
+    def _start_at(self, rip: int, count: int) -> int:
+        self._short_block = None
+        error: int = self._start(
+            self.handle, ctypes.c_uint64(rip), ctypes.c_uint64(2**64 - 1), ctypes.c_uint64(0), ctypes.c_size_t(count)
+        )
+        return error
+
+    def _finish_store(self, counted: int) -> int:
+        """The instructions really retired where the engine stopped before a block of one, having counted `counted`.
+
+        Such a block is made in two cases. An instruction that ends a block may stand alone. Or a store has fallen into
+        the block it stands in: then the engine gives that block up, goes back before the store and does it again by
+        itself, counting it twice; which it must not, since where blocks begin depends on where entries are cut.
+        """
+        linear = self._short_block
+        alone = self.uc.ctl_request_cache(linear)[1] == 1
+        if alone:
+            return counted
+        # A store into its own block is attempted, given up and done again, which counts two, only if the block that
+        # begins here has the stored-to bytes as well.
+        self._watching = False
+        rip = self.read_rip()
+        self._start_at(rip, 1)
+        if self.read_rip() == rip:
+            self._start_at(rip, 2)
+        # So that the next time will be noticed too: the block of one must be made anew.
+        self.uc.ctl_remove_cache(linear, linear + 1)
+        self._watching = True
+        return counted
 
     def refetch(self, rip: int) -> bool:
         """Whether the fault that `rip` just raised came from fetching the instruction (it is then not counted).

@@ -15,7 +15,7 @@ from emu import abi, clock, machine
 from emu.machine import Result, VcpuResult
 from emu.scenario import Config
 from emu.view.scale import readable
-from emu.view.strip import ASCII, BLOCKS, Glyphs, Row, close_up, from_afar, glyphs_for
+from emu.view.strip import Glyphs, Row, close_up, from_afar, glyphs_for
 from emu.view.timeline import IDLE, WAITS, Timeline
 
 if TYPE_CHECKING:
@@ -42,10 +42,13 @@ THEME = {
 
 
 def render_plain(
-    result: Result, timeline: Timeline, config: Config, width: int = 80, *, ascii_only: bool = False
+    result: Result, timeline: Timeline, config: Config, width: int = 80, *, encoding: str = "utf-8"
 ) -> str:
-    """The summary as text of at most `width` columns (60 at least), ending in a newline; `timeline` is finished."""
-    rows = layout(result, timeline, config, width, ASCII if ascii_only else BLOCKS)
+    """The summary as text of at most `width` columns (60 at least), ending in a newline.
+
+    `timeline` is finished with the result's `virtual_ns`; `encoding` is that of where the text goes: blocks or ASCII.
+    """
+    rows = layout(result, timeline, config, width, glyphs_for(encoding))
     return "".join("".join(text for text, _ in row).rstrip() + "\n" for row in rows)
 
 

@@ -121,6 +121,8 @@ def test_a_share_is_blank_only_for_nothing(span: int, part: int) -> None:
     for glyphs in (ASCII, BLOCKS):
         assert (share(part, span, glyphs) == " ") == (part == 0)
         assert share(span, span, glyphs) == glyphs.shares[-1]
+        if 0 < part * len(glyphs.shares) <= span:
+            assert share(part, span, glyphs) == glyphs.shares[0]
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from emu import abi, machine
 from emu.devices.steal_time import Area
 from emu.machine import Result, VcpuResult
 from emu.scenario import Config
-from emu.trace import Switch
+from emu.trace import Event, Switch, Wake
 from emu.view import summary
+from emu.view.strip import BLOCKS
 from emu.view.summary import as_json, ending, flag_duration, flag_size, notes, percent, render_plain, render_rich
 from emu.view.timeline import IDLE, Timeline
 from tests.view.test_timeline import turns
@@ -90,7 +91,7 @@ def test_no_line_is_wider_than_asked(width: int, switches: int) -> None:
 
 def test_ascii_has_all_that_blocks_have() -> None:
     run = shared(600)
-    ascii_text = render_plain(*run, Config(tasks=("busy",)), 80, ascii_only=True)
+    ascii_text = render_plain(*run, Config(tasks=("busy",)), 80, encoding="ascii")
     assert ascii_text.isascii()
     assert ascii_text.count("\n") == render_plain(*run, Config(tasks=("busy",)), 80).count("\n")
 
@@ -166,6 +167,34 @@ def test_one_update_beside_a_competitor_is_not_explained_away() -> None:
     assert not any("nothing else" in note for note in notes(result, timeline, Config()))
 
 
+def test_one_update_alone_is_explained_in_a_run_shorter_than_a_quantum() -> None:
+    assert len(notes(*alone(), Config(quantum_ps=10**12))) == 1
+
+
+def contended(*events: Event, end_ns: int) -> tuple[Result, Timeline]:
+    """vcpu0 has pCPU 0 with one update; vcpu1, which never runs, waits somewhere."""
+    timeline = Timeline(2, 1)
+    for event in (Switch(0, 0, IDLE, "vcpu0", "start"), *events):
+        timeline(event)
+    timeline.finish(end_ns)
+    vcpus = (vcpu(0, end_ns, 0, 0, 1, Area(0, 2, 0, 0)), vcpu(1, 0, 0, end_ns, 0, None, 0))
+    return Result(0, machine.EXIT, end_ns, end_ns, vcpus, b""), timeline
+
+
+def says_alone(run: tuple[Result, Timeline]) -> bool:
+    return any("nothing else" in note for note in notes(*run, Config(vcpus=2)))
+
+
+def test_nothing_is_said_of_one_update_before_a_waiting_competitor_could_run() -> None:
+    assert not says_alone(contended(end_ns=90 * US))
+    assert says_alone(contended(end_ns=500 * US))  # it waits for another pCPU: this one's quantum is long over
+
+
+def test_nothing_is_said_of_one_update_where_the_vcpu_came_and_went() -> None:
+    slept = (Switch(50, 0, "vcpu0", IDLE, "blocked"), Wake(60, "vcpu0"), Switch(60, 0, IDLE, "vcpu0", "wake"))
+    assert not says_alone(contended(*slept, end_ns=500 * US))
+
+
 @pytest.mark.parametrize(
     ("changes", "note"),
     [
@@ -221,5 +250,5 @@ def test_json_has_exactly_the_promised_keys() -> None:
 
 
 def test_every_mark_has_a_colour_or_none_on_purpose() -> None:
-    rows = summary.layout(*shared(600), Config(tasks=("busy",)), 80, summary.BLOCKS)
+    rows = summary.layout(*shared(600), Config(tasks=("busy",)), 80, BLOCKS)
     assert {meaning for row in rows for _, meaning in row} <= {*summary.THEME, ""}
