@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from emu.faults import HostError as HostError
     from emu.guest import load_guest as load_guest
     from emu.machine import Machine as Machine
-    from emu.machine import Result as Result
-    from emu.machine import VcpuResult as VcpuResult
+    from emu.result import Result as Result
+    from emu.result import VcpuResult as VcpuResult
     from emu.scenario import Config as Config
     from emu.scenario import load_scenario as load_scenario
 
@@ -28,8 +28,8 @@ _HOMES = {
     "HostError": "emu.faults",
     "Image": "emu.boot.image",
     "Machine": "emu.machine",
-    "Result": "emu.machine",
-    "VcpuResult": "emu.machine",
+    "Result": "emu.result",
+    "VcpuResult": "emu.result",
     "load_guest": "emu.guest",
     "load_scenario": "emu.scenario",
 }

@@ -1,10 +1,13 @@
 """The command table of the command line, and what every command has in common: errors, statuses, help.
 
 Exit statuses: what the command says (see each); 2 for input that cannot be used, always with one line on stderr;
-70 for a fault of emu's own.
+70 for a fault of emu's own; 130 after Ctrl-C; 141 where whoever read our output has left.
+
+In Linux: tools/perf/perf.c dispatches its commands from such a table, commands[].
 """
 
 import importlib
+import os
 import sys
 
 from emu.faults import HostError
@@ -12,6 +15,7 @@ from emu.faults import HostError
 BAD_INPUT = 2
 OWN_FAULT = 70
 INTERRUPTED = 130
+NO_READER = 141  # 128 + SIGPIPE: what a shell shows for any program that the signal ended
 
 COMMANDS = {
     "run": "run a guest and account for its time",
@@ -34,7 +38,32 @@ commands:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the process's exit status and never raises."""
-    words = sys.argv[1:] if arguments is None else arguments
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    _prepare_streams()
+    as_json = "--json" in words
+    try:
+        status = _dispatch(words)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        _drop_output()
+        return NO_READER
+    except HostError as error:
+        return _tell(error, as_json, BAD_INPUT)
+    except OSError as error:
+        _drop_output()
+        where = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else "output"
+        return _tell(HostError(f"the system refused: {error.strerror or error}", where), False, BAD_INPUT)
+    except KeyboardInterrupt:
+        return _tell(HostError("interrupted"), as_json, INTERRUPTED)
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        return _tell(HostError(f"this is a fault of emu itself, not of your input: {error!r}"), as_json, OWN_FAULT)
+
+
+def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
         print(_HELP.format(commands="\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())), end="")
@@ -44,38 +73,60 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(f"emu {version('kvm-steal-emu')}")
         return 0
-    as_json = "--json" in words
+    if words[0] not in COMMANDS:
+        raise HostError(f"there is no command {words[0]!r}", remedy=_remedy(words[0]))
+    command = importlib.import_module(f"emu.commands.{words[0].replace('-', '_')}")
     try:
-        if words[0] not in COMMANDS:
-            raise HostError(f"there is no command {words[0]!r}", remedy=f"known are {', '.join(COMMANDS)}")
-        command = importlib.import_module(f"emu.commands.{words[0].replace('-', '_')}")
         status: int = command.main(words[1:])
-        sys.stdout.flush()
-        return status
-    except HostError as error:
-        return _refuse(error, as_json)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has left; there is nobody to tell
-        return 0
-    except KeyboardInterrupt:
-        print("emu: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except Exception as error:
-        import traceback
-
-        traceback.print_exc()
-        print(f"emu: this is a fault of emu itself, not of your input: {error!r}", file=sys.stderr)
-        return OWN_FAULT
+    except SystemExit as leave:  # argparse has printed its help
+        status = leave.code if isinstance(leave.code, int) else 0
+    return status
 
 
-def _refuse(error: HostError, as_json: bool) -> int:
-    if as_json:
-        import json
+def _remedy(word: str) -> str:
+    from emu import data
+    from emu.scenario import did_you_mean
 
-        print(json.dumps({"error": error.message, "where": error.where, "remedy": error.remedy}))
-    line = " ".join(str(error).split())
-    print(f"emu: {line}", file=sys.stderr)
-    return BAD_INPUT
+    if word.endswith((".elf", ".c", ".S", ".toml")) or word in data.guest_names():
+        return f"did you mean `emu run {word}`?"
+    return did_you_mean(word, COMMANDS)
+
+
+def _tell(error: HostError, as_json: bool, status: int) -> int:
+    """One line on stderr and, with --json, one object on stdout; a name in it cannot give orders to the terminal."""
+    try:
+        if as_json:
+            import json
+
+            print(json.dumps({"error": error.message, "where": error.where, "remedy": error.remedy}), flush=True)
+        line = " ".join(str(error).split())
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        print(f"emu: {line}", file=sys.stderr, flush=True)
+    except OSError:
+        _drop_output()
+    return status
+
+
+def _prepare_streams() -> None:
+    """A missing stream swallows; a character that an encoding has not is escaped, so that printing cannot fail."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """What is still buffered has nowhere to go: let the interpreter's last flush succeed."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 if __name__ == "__main__":

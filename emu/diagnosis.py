@@ -28,10 +28,9 @@ _AFTER = 4
 
 def diagnose(machine: Machine) -> list[str]:
     """Lines about the shutdown that ended `machine`'s run; empty where none did."""
-    shutdown = machine.shutdown
-    if shutdown is None:
+    if machine.shutdown is None:
         return []
-    number = machine.last_exits[-1][0]
+    number, shutdown = machine.shutdown
     vcpu = machine.packages[number].vcpu
     state = vcpu.state()
     code_segment = state.segments[SEGMENTS.index("cs")]

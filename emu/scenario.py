@@ -258,7 +258,7 @@ OPTIONS = (
 )
 BY_FIELD = {option.field: option for option in OPTIONS}
 BY_NAME = {option.name: option for option in OPTIONS}
-_KINDS = {
+_KINDS: dict[type, str] = {
     bool: "true or false",
     float: "a number with a fraction",
     int: "so large a number",
@@ -278,7 +278,7 @@ def from_text(values: Mapping[str, list[str]], base: Config = Config(), where: s
         place = f"{where}: {name}" if where else f"--{name}"
         if len(texts) > 1 and not option.repeats:
             raise HostError(f"given {len(texts)} times: {', '.join(map(repr, texts))}", place, "give it once")
-        read = []
+        read: list[Any] = []
         for text in texts:
             try:
                 value = option.read(text)
@@ -311,7 +311,7 @@ def load_scenario(path: str | os.PathLike[str]) -> Scenario:
     """Read a TOML file whose keys are the option names, with `guest` beside them. Raises HostError with the place.
 
     Numbers may be written as numbers; `task`, `pin`, `weight`, `without` and `store-gap` take a list as well. A `guest`
-    or `script` with a relative path is looked for beside the file; a bare guest name that is not there is a shipped one.
+    or `script` with a relative path is looked for beside the file; a bare name that is not there is a shipped guest.
     """
     import tomllib
 

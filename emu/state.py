@@ -55,7 +55,7 @@ class CpuState(NamedTuple):
 
     `general` follows GENERAL, `segments` follows SEGMENTS, `debug` is DR0-3, DR6, DR7, `msrs` are pairs (number, value)
     of the MSRs the CPU itself owns, sorted; `xmm` are 128-bit and `st` 80-bit integers; `shadow` is the one-instruction
-    interrupt shadow of STI and MOV SS.
+    interrupt shadow of STI and MOV SS; `trap` says that the last instruction still owes its single-step #DB.
     """
 
     general: tuple[int, ...]
@@ -77,6 +77,7 @@ class CpuState(NamedTuple):
     fptag: int
     mxcsr: int
     shadow: bool = False
+    trap: bool = False
 
 
 DEBUG_RESET = (0, 0, 0, 0, 0xFFFF0FF0, 0x400)

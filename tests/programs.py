@@ -7,7 +7,8 @@ from collections.abc import Callable
 from emu import data, toolchain
 from emu.boot.elf import elf_image
 from emu.boot.image import Image
-from emu.machine import Machine, Result
+from emu.machine import Machine
+from emu.result import Result
 from emu.scenario import Config
 from emu.trace import Event
 

@@ -10,7 +10,8 @@ import pytest
 from emu import abi, data, toolchain
 from emu import compiler as compilers
 from emu.boot.elf import elf_image
-from emu.machine import EXIT, TIME_LIMIT, Machine, Result
+from emu.machine import Machine
+from emu.result import EXIT, TIME_LIMIT, Result
 from emu.scenario import Config
 
 COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]

@@ -4,7 +4,8 @@ import pytest
 
 from emu import abi, exits, trace
 from emu.faults import HostError
-from emu.machine import (
+from emu.machine import Machine
+from emu.result import (
     EXIT,
     EXIT_LIMIT,
     HALTED,
@@ -13,7 +14,6 @@ from emu.machine import (
     OUTPUT_LIMIT,
     TIME_LIMIT,
     TRIPLE_FAULT,
-    Machine,
 )
 from emu.scenario import Config
 from tests.programs import AREA, REGISTER, assembled, run, run_guest
@@ -109,8 +109,7 @@ def test_interrupted_run_still_adds_up():
 def test_triple_fault_names_the_first_fault():
     recorded = run("mov rax, [0x10000000]\n hlt")
     assert recorded.result.reason == TRIPLE_FAULT
-    shutdown = recorded.machine.shutdown
-    assert shutdown == exits.Shutdown(abi.GUEST_GPA, abi.PF_VECTOR, 0, 0x10000000)
+    assert recorded.machine.shutdown == (0, exits.Shutdown(abi.GUEST_GPA, abi.PF_VECTOR, 0, 0x10000000))
 
 
 def test_unknown_msr_raises_gp_on_read_and_write():
@@ -178,19 +177,19 @@ def test_vcpus_enter_with_their_number_the_count_and_a_stack_of_their_own():
 def test_guard_page_below_the_stack_faults():
     recorded = run(f"sub rsp, {abi.STACK_SIZE}\n push rax\n hlt")
     assert recorded.result.reason == TRIPLE_FAULT
-    assert recorded.machine.shutdown.vector == abi.PF_VECTOR
+    assert recorded.machine.shutdown[1].vector == abi.PF_VECTOR
 
 
 def test_data_cannot_be_executed():
     recorded = run("lea rax, [rip + area]\n mov byte ptr [rax], 0xf4\n jmp rax" + AREA)
-    assert recorded.machine.shutdown.vector == abi.PF_VECTOR
-    assert recorded.machine.shutdown.error & 0x11 == 0x11  # present, instruction fetch
+    assert recorded.machine.shutdown[1].vector == abi.PF_VECTOR
+    assert recorded.machine.shutdown[1].error & 0x11 == 0x11  # present, instruction fetch
 
 
 def test_code_cannot_be_written():
     recorded = run("mov byte ptr [rip], 0\n hlt")
-    assert recorded.machine.shutdown.vector == abi.PF_VECTOR
-    assert recorded.machine.shutdown.error & 3 == 3  # present, write
+    assert recorded.machine.shutdown[1].vector == abi.PF_VECTOR
+    assert recorded.machine.shutdown[1].error & 3 == 3  # present, write
 
 
 def test_only_the_boot_vcpu_starts_under_start_bsp():
@@ -254,7 +253,10 @@ ARM = "mov ecx, APIC_TMICT\n mov eax, {ticks}\n xor edx, edx\n wrmsr\n"
 
 
 def test_hlt_sleeps_until_the_timer_and_sleep_is_idle_not_stolen():
-    recorded = run(TIMER + ARM.format(ticks=50_000) + "sti\n hlt\n mov rax, r15\n out PORT_EXIT, al", tasks=("periodic:period=1ms,run=1us",))
+    recorded = run(
+        TIMER + ARM.format(ticks=50_000) + "sti\n hlt\n mov rax, r15\n out PORT_EXIT, al",
+        tasks=("periodic:period=1ms,run=1us",),
+    )
     one = recorded.result.vcpus[0]
     assert recorded.result.exit_code == 1
     assert 49_000 < one.idle_ns <= 50_000
@@ -262,7 +264,11 @@ def test_hlt_sleeps_until_the_timer_and_sleep_is_idle_not_stolen():
 
 
 def test_wake_up_that_finds_its_pcpu_taken_waits_and_that_wait_is_stolen():
-    recorded = run(TIMER + ARM.format(ticks=50_000) + "sti\n hlt\n mov rax, r15\n out PORT_EXIT, al", tasks=("busy",), quantum_ps=10**9)
+    recorded = run(
+        TIMER + ARM.format(ticks=50_000) + "sti\n hlt\n mov rax, r15\n out PORT_EXIT, al",
+        tasks=("busy",),
+        quantum_ps=10**9,
+    )
     one = recorded.result.vcpus[0]
     assert recorded.result.exit_code == 1
     assert one.idle_ns <= 50_000

@@ -32,17 +32,20 @@ from emu.faults import HostError
 _MODES = {(EM_X86_64, 64): LONG, (EM_386, 32): PROTECTED}
 # For the sentence that refuses them: those a student is likely to have a cross compiler for.
 _MACHINES = {
-    **{
-        2: "SPARC",
-        4: "the 68000",
-        8: "MIPS",
-        20: "PowerPC",
-        21: "64-bit PowerPC",
-        22: "S/390",
-        40: "ARM",
-        42: "SuperH",
-    },
-    **{50: "Itanium", 62: "x86", 3: "x86", 83: "AVR", 183: "AArch64", 243: "RISC-V", 247: "BPF", 258: "LoongArch"},
+    machine: name
+    for name, machines in {
+        "x86": (3, 62),
+        "ARM": (40, 183),
+        "RISC-V": (243,),
+        "MIPS": (8,),
+        "PowerPC": (20, 21),
+        "SPARC": (2, 18, 43),
+        "S/390": (22,),
+        "LoongArch": (258,),
+        "AVR": (83,),
+        "BPF": (247,),
+    }.items()
+    for machine in machines
 }
 
 

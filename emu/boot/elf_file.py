@@ -173,6 +173,6 @@ def _unpack(layout: str, source: bytes, offset: int, what: str) -> tuple[int, ..
 
 
 def _name(table: bytes, at: int) -> str:
-    """A name as it may be shown: whatever is not printable ASCII is escaped, for a file may hold a terminal's orders."""
+    """A name as it may be shown: whatever is not printable ASCII is escaped: a file may hold a terminal's orders."""
     raw = table[at : at + NAME_MAX].partition(b"\0")[0]
     return "".join(chr(byte) if 0x20 < byte < 0x7F else f"\\x{byte:02x}" for byte in raw)

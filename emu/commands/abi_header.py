@@ -6,6 +6,6 @@ from emu.commands.flags import Parser
 
 def main(arguments: list[str]) -> int:
     """Run `emu abi-header` with these words."""
-    Parser("abi-header", "Print abi.h: every number a guest may rely on.").parse_args(arguments)
+    Parser("abi-header", "Print abi.h: every number a guest may rely on.").parse(arguments)
     print(c_header(), end="")
     return 0

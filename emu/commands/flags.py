@@ -1,10 +1,12 @@
 """Command lines: argparse, with errors told as every other error is, and flags made from the table of options."""
 
 import argparse
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
+from emu import clock
 from emu.faults import HostError
-from emu.scenario import OPTIONS, Config, from_text
+from emu.scenario import OPTIONS, Config, did_you_mean, from_text
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,7 +22,30 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        raise HostError(message, remedy=f"see {self.prog} --help")
+        raise HostError(message, remedy=f"see `{self.prog} --help`")
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """What the words say. Raises HostError for a word that is too many, with the option it resembles."""
+        parsed, rest = self.parse_known_args(list(words))
+        for word in rest:
+            name = word.partition("=")[0]
+            if name.startswith("-"):
+                known = [flag for flag in self._option_string_actions if flag.startswith("--")]
+                raise HostError(f"there is no option {name!r}", remedy=did_you_mean(name, known))
+        if rest:
+            self.error(f"{rest[0]!r} is one word too many")
+        return parsed
+
+
+class Once(argparse.Action):
+    """A flag with one value that is not to be given twice: of two, one would be silently ignored."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, _: Any = None
+    ) -> None:
+        if getattr(namespace, self.dest) is not None:
+            raise HostError("given twice", self.option_strings[-1], "give it once")
+        setattr(namespace, self.dest, values)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def config_from(parsed: argparse.Namespace, base: Config) -> Config:
-    """`base` with what was given on the command line."""
+    """`base` with what was given on the command line; a flag that repeats replaces all of its values in `base`."""
     given = {option.name: getattr(parsed, option.name.replace("-", "_")) for option in OPTIONS}
     return from_text({name: texts for name, texts in given.items() if texts is not None}, base)
 
@@ -49,7 +74,7 @@ def shown(name: str, value: object) -> str:
         if name in ("ram", "output-limit"):
             return f"{value >> 20}M"
         if name in ("quantum", "interleave", "time-limit"):
-            for unit, ps in (("s", 10**12), ("ms", 10**9), ("us", 10**6), ("ns", 10**3)):
-                if value % ps == 0:
-                    return f"{value // ps}{unit}"
+            for unit in ("s", "ms", "us", "ns"):
+                if value % clock.UNITS[unit] == 0:
+                    return f"{value // clock.UNITS[unit]}{unit}"
     return str(value)

@@ -1,42 +1,55 @@
 """The progress line of a long run, on stderr, where a person is looking."""
 
+import os
 import time
 from typing import TextIO
 
+from emu.commands.console import ConsoleWriter
 from emu.machine import Machine
 
 _FIRST_S, _EVERY_S = 0.8, 0.2
 
 
 class Progress:
-    """A heartbeat for `Machine.run`: after a moment, how far virtual time and instructions have come."""
+    """A heartbeat for `Machine.run`: shows what the guest has printed, and after a moment how far the run has come.
 
-    def __init__(self, stream: TextIO, *, enabled: bool) -> None:
+    The line is overwritten with blanks when it goes, so that no terminal needs to understand escape sequences. It stays
+    away while the guest is in the middle of a line of its own.
+    """
+
+    def __init__(self, stream: TextIO, writer: ConsoleWriter, *, enabled: bool) -> None:
         self._stream = stream
+        self._writer = writer
         self._enabled = enabled
         self._started = time.monotonic()
-        self._next = self._started + _FIRST_S
-        self._shown = False
+        self._next = self._started + _EVERY_S
+        self._width = 0
 
     def __call__(self, machine: Machine) -> None:
-        if not self._enabled:
-            return
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + _EVERY_S
+        self._writer.flush()
+        if not self._enabled or now < self._started + _FIRST_S or self._writer.mid_line:
+            return
         insns = machine.instructions
         speed = insns / (now - self._started) / 1e6
-        line = (
-            f"{machine.now_ns / 1e6:,.1f} ms virtual, {insns:,} instructions, {speed:.0f} MIPS  (Ctrl-C ends the run)"
-        )
-        self._stream.write(f"\r\x1b[K{line}")
-        self._stream.flush()
-        self._shown = True
+        self._draw(f"{machine.now_ns / 1e6:,.1f} ms virtual, {insns:,} instructions, {speed:,.0f} MIPS; Ctrl-C ends it")
 
     def clear(self) -> None:
         """Take the line away, before anything else is printed."""
-        if self._shown:
-            self._stream.write("\r\x1b[K")
+        if self._width:
+            self._stream.write("\r" + " " * self._width + "\r")
             self._stream.flush()
-            self._shown = False
+            self._width = 0
+
+    def _draw(self, line: str) -> None:
+        try:
+            columns = os.get_terminal_size(self._stream.fileno()).columns
+        except (OSError, ValueError):
+            columns = 80
+        line = line[: max(columns - 1, 0)]  # a line that wraps could not be taken away
+        self._stream.write("\r" + line + " " * (self._width - len(line)))
+        self._stream.flush()
+        self._width = len(line)

@@ -9,29 +9,30 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
-from emu import machine as machines
+from emu import result as results
 from emu.commands.console import ConsoleWriter
-from emu.commands.flags import Parser, add_options, config_from
+from emu.commands.flags import Once, Parser, add_options, config_from
 from emu.commands.progress import Progress
+from emu.commands.trace_file import trace_file
 from emu.faults import HostError
-from emu.guest import load_guest
+from emu.guest import find_guest, load_guest
 from emu.machine import Machine
 from emu.scenario import Config, Scenario, load_scenario
-from emu.trace import Event, to_json
 from emu.view.timeline import Timeline
 
 _STATUS = {
-    machines.HALTED: 0,
-    machines.TIME_LIMIT: 124,
-    machines.INSN_LIMIT: 124,
-    machines.EXIT_LIMIT: 124,
-    machines.OUTPUT_LIMIT: 124,
-    machines.TRIPLE_FAULT: 125,
-    machines.INTERRUPTED: 130,
+    results.HALTED: 0,
+    results.TIME_LIMIT: 124,
+    results.INSN_LIMIT: 124,
+    results.EXIT_LIMIT: 124,
+    results.OUTPUT_LIMIT: 124,
+    results.TRIPLE_FAULT: 125,
+    results.INTERRUPTED: 130,
 }
 
 _EPILOG = """examples:
@@ -40,38 +41,42 @@ _EPILOG = """examples:
   emu run clock --policy fair --task busy:weight=2 --json
   emu run torn32 --host-model other-cpu --task busy --trace torn.jsonl
   emu run my_guest.c                             built first, with the same search for a compiler as `emu build`
+  emu run demo                                   a shipped scenario: guest and options from a file
   emu run my_scenario.toml                       guest and options from a file
 
-exit status: the byte the guest writes to port 0xF4; 0 all halted; 124 a limit; 125 triple fault; 130 Ctrl-C; 2 bad input
+exit status: the byte the guest writes to port 0xF4; 0 all halted; 124 a limit; 125 triple fault; 130 Ctrl-C;\n2 bad input
 """
 
 
 def main(arguments: list[str]) -> int:
     """Run `emu run` with these words."""
-    parsed = _parser().parse_args(arguments)
-    scenario = _scenario(parsed)
+    parsed = _parser().parse(arguments)
+    file, scenario = _scenario(parsed)
     config = config_from(parsed, scenario.config)
-    if scenario.guest is None:
-        raise HostError("which guest?", remedy="name one, such as `emu run hello`; `emu guests` lists them")
+    if not scenario.guest:
+        raise HostError("which guest?", file or "", "name one, such as `emu run hello`; `emu guests` lists them")
     image = load_guest(scenario.guest, config.mode)
+    inputs = [str(find_guest(scenario.guest)), *([file] if file else []), *(config.script or ())[:1]]
     live = sys.stderr if parsed.json else sys.stdout
     writer = ConsoleWriter(live, raw=parsed.raw)
-    progress = Progress(sys.stderr, enabled=sys.stderr.isatty() and not parsed.quiet)
+    progress = Progress(sys.stderr, writer, enabled=sys.stderr.isatty() and not parsed.quiet)
     timeline = Timeline.of(config)
 
     def printed(byte: int) -> None:
         progress.clear()
         writer(byte)
 
-    with _trace_file(parsed.trace) as trace:
+    with trace_file(parsed.trace, inputs) as trace:
         machine = Machine(image, config, watch=timeline, trace=trace, console=printed)
-        with _ctrl_c(machine):
-            result = machine.run(progress)
-    progress.clear()
-    writer.finish()
+        try:
+            with _ctrl_c(machine):
+                result = machine.run(progress)
+        finally:
+            progress.clear()
+            writer.finish(more=not (parsed.quiet or parsed.json))
     timeline.finish(result.virtual_ns)
     _report(parsed, machine, result, timeline)
-    if result.reason == machines.EXIT:
+    if result.reason == results.EXIT:
         assert result.exit_code is not None
         return result.exit_code
     return _STATUS[result.reason]
@@ -79,9 +84,16 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser("run", "Run a guest, show its console, and account for its time.", _EPILOG)
-    parser.add_argument("guest", nargs="?", metavar="GUEST", help="ELF file, .c or .S source, scenario .toml, or name")
-    parser.add_argument("--scenario", metavar="FILE", help="take guest and options from a TOML file; flags win over it")
-    parser.add_argument("--trace", metavar="FILE", help="write every event of the run as JSON lines")
+    parser.add_argument(
+        "guest",
+        nargs="?",
+        metavar="GUEST",
+        help="ELF file, .c or .S source, scenario .toml, or a name that `emu guests` lists",
+    )
+    parser.add_argument(
+        "--scenario", action=Once, metavar="FILE", help="take guest and options from a TOML file; flags win over it"
+    )
+    parser.add_argument("--trace", action=Once, metavar="FILE", help="write every event of the run as JSON lines")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the summary")
     parser.add_argument("--raw", action="store_true", help="pass the guest's control characters to the terminal")
     parser.add_argument("--quiet", action="store_true", help="no progress line and no summary")
@@ -89,46 +101,33 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _scenario(parsed: argparse.Namespace) -> Scenario:
+def _scenario(parsed: argparse.Namespace) -> tuple[str | None, Scenario]:
+    """The scenario file, if there is one, and what is to be run. A guest on the command line wins over the file's."""
     path, guest = parsed.scenario, parsed.guest
     if path is None and guest is not None:
         if guest.endswith(".toml"):
             path, guest = guest, None
-        elif not os.path.exists(guest) and guest == os.path.basename(guest):
+        elif guest == os.path.basename(guest) and not os.path.isfile(guest):
             from emu import data
 
             shipped = data.scenario_path(guest)
             if shipped is not None:
                 path, guest = str(shipped), None
     if path is None:
-        return Scenario(guest, Config())
+        return None, Scenario(guest, Config())
     loaded = load_scenario(path)
-    return Scenario(guest or loaded.guest, loaded.config)
-
-
-@contextlib.contextmanager
-def _trace_file(path: str | None) -> Iterator[Callable[[Event], None] | None]:
-    """A sink that writes JSON lines; the file appears under its name when it is whole."""
-    if path is None:
-        yield None
-        return
-    partial = f"{path}.part"
-    try:
-        file: IO[str] = open(partial, "w", encoding="ascii", newline="\n")  # noqa: SIM115
-    except OSError as error:
-        raise HostError(f"cannot be written ({error.strerror})", path, "choose another place for --trace") from None
-    try:
-        with file:
-            yield lambda event: print(to_json(event), file=file)
-    except BaseException:
-        os.unlink(partial)
-        raise
-    os.replace(partial, path)
+    return path, Scenario(loaded.guest if guest is None else guest, loaded.config)
 
 
 @contextlib.contextmanager
 def _ctrl_c(machine: Machine) -> Iterator[None]:
-    """The first Ctrl-C ends the run with its summary; a second one is the user's last word."""
+    """The first Ctrl-C ends the run with its summary; a second one is the user's last word.
+
+    Signals are the main thread's business: in another one, whoever started it has to call `Machine.interrupt`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         machine.interrupt()
@@ -141,13 +140,14 @@ def _ctrl_c(machine: Machine) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _report(parsed: argparse.Namespace, machine: Machine, result: machines.Result, timeline: Timeline) -> None:
+def _report(parsed: argparse.Namespace, machine: Machine, result: results.Result, timeline: Timeline) -> None:
     from emu.view import summary
 
     if machine.shutdown is not None:
         from emu.diagnosis import diagnose
 
-        print("\n".join(diagnose(machine)), file=sys.stderr)
+        sys.stdout.flush()  # what the guest printed comes first, also where both are one terminal or pipe
+        print("\n".join(diagnose(machine)), file=sys.stderr, flush=True)
     if parsed.json:
         import json
 

@@ -24,12 +24,16 @@ if TYPE_CHECKING:
 _STRUCTURE_SEARCHED = 4096  # bytes of the engine's structure in which the counter must be found
 _COUNT_MAGIC = 0x1234_5678_9ABC
 # From the first general register, in bytes.
+_FLAGS_SOURCE, _FLAGS_FORM = 152, 168
 _HIDDEN_FLAGS, _SEGMENT_CACHES, _LDT_CACHE = 176, 184, 328
+_FLAGS_READY = 1  # the form in which the source is the flags themselves
 _CACHE = struct.Struct("<I4xQII")  # selector, base, limit, flags
 _CACHE_STRIDE = 24
 _ERROR_BEFORE_DR0 = 16
 _FLAG_SHADOW, _FLAG_LMA, _FLAG_CS64, _FLAG_CPL = 1 << 3, 1 << 14, 1 << 15, 3
 _CS_BASE = _SEGMENT_CACHES + _CACHE_STRIDE + 8
+_CARRY_OUT = 0x8000_0918  # twice that is a selector beyond the GDT, with a carry and an overflow
+_CARRY_OUT_FLAGS = abi.RFLAGS_CF | abi.RFLAGS_OF | abi.RFLAGS_AF | abi.RFLAGS_PF
 _CACHE_ORDER = ("es", "cs", "ss", "ds", "fs", "gs")
 
 
@@ -48,6 +52,13 @@ class Layout(NamedTuple):
         return Hidden(
             error, bool(flags & _FLAG_SHADOW), flags & _FLAG_CPL, bool(flags & _FLAG_CS64), bool(flags & _FLAG_LMA), cs_base
         )
+
+    def computed_flags(self, blob: Any) -> int | None:
+        """The arithmetic flags where the engine has computed them but does not say so (Engine.settle_flags)."""
+        form: int = struct.unpack_from("<I", blob, self.registers + _FLAGS_FORM)[0]
+        if form == _FLAGS_READY:
+            return None
+        return int(struct.unpack_from("<Q", blob, self.registers + _FLAGS_SOURCE)[0]) & abi.RFLAGS_ARITHMETIC
 
     def set_shadow(self, blob: Any, shadow: bool) -> None:
         at = self.registers + _HIDDEN_FLAGS
@@ -121,6 +132,12 @@ def verify(engine: "Engine") -> None:
         raise _unknown("an intercepted #GP does not stop the guest exactly")
     if hidden.error != selector or not hidden.shadow or not same or not hidden.long or hidden.cpl:
         raise _unknown("its context blob does not hold the hidden state of version 2.1")
+    engine.load_scratch("flags")
+    engine.general["RAX"] = _CARRY_OUT
+    engine.vmrun(16)
+    engine.settle_flags()
+    if engine.read_register("RFLAGS") & abi.RFLAGS_ARITHMETIC != _CARRY_OUT_FLAGS:
+        raise _unknown("the flags of an instruction in mid-block are not kept as in version 2.1")
 
 
 def _unknown(what: str) -> HostError:

@@ -38,11 +38,12 @@ _VMCB, _HSAVE, _IOPM, _MSRPM, _OPEN_MSRPM, _SCRATCH = 0x1000, 0x3000, 0x4000, 0x
 _SCRATCH_LANDING, _SCRATCH_GDT, _SCRATCH_IDT, _SCRATCH_STACK = 0x60, 0x80, 0x100, 0x800
 # The host's own little programs, each with its place: `wait` takes an interrupt that nobody wants any more, `count`
 # and `verify` are for calibration.
-_SCRATCH_PROGRAMS = {"wait": 0x00, "count": 0x20, "verify": 0x40}
+_SCRATCH_PROGRAMS = {"wait": 0x00, "count": 0x20, "verify": 0x40, "flags": 0x50}
 _SCRATCH_CODE = {
     "wait": bytes.fromhex("f4"),  # hlt
     "count": bytes.fromhex("9090f4"),  # nop; nop; hlt
     "verify": bytes.fromhex("fb8ed8f4"),  # sti; mov ds, eax; hlt
+    "flags": bytes.fromhex("01c08ed8f4"),  # add eax, eax; mov ds, eax; hlt
 }
 
 GENERAL = tuple(name.upper() for name in state.GENERAL)
@@ -376,6 +377,7 @@ class Engine:
         # A store into its own block is attempted, given up and done again, which counts two, only if the block that
         # begins here has the stored-to bytes as well.
         self._watching = False
+        self.settle_flags()
         rip = self.read_rip()
         self._start_at(rip, 1)
         if self.read_rip() == rip:
@@ -384,6 +386,28 @@ class Engine:
         self.uc.ctl_remove_cache(linear, linear + 1)
         self._watching = True
         return counted
+
+    def computed_flags(self) -> int | None:
+        """Where the guest has stopped at an instruction in mid-block: its true arithmetic flags, if they need settling.
+
+        In a counted run the engine computes all flags before each instruction, into the place where it otherwise keeps
+        an operand to compute them from. When the instruction does not complete, it forgets that it has.
+        """
+        self._context_save(self.handle, self._blob.context)
+        return self.layout.computed_flags(self._blob_bytes)
+
+    def settle_flags(self) -> None:
+        """Put the arithmetic flags right that an instruction which did not complete was to see."""
+        computed = self.computed_flags()
+        if computed is not None:
+            self.put_flags(computed)
+
+    def put_flags(self, arithmetic: int) -> None:
+        """Set the arithmetic flags, and no others."""
+        flags = self.flags
+        flags.read()
+        flags["RFLAGS"] = flags["RFLAGS"] & ~abi.RFLAGS_ARITHMETIC | arithmetic
+        flags.write()
 
     def refetch(self, rip: int) -> bool:
         """Whether the fault that `rip` just raised came from fetching the instruction (it is then not counted).

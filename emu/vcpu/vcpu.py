@@ -79,7 +79,7 @@ class Vcpu:
             raise EngineError(f"a state was refused with exit {engine.exit_code:#x}")
         if new.shadow:
             engine.set_shadow(True)
-        self._rip, self._stepped, self._trap_after_step = new.rip, False, False
+        self._rip, self._stepped, self._trap_after_step = new.rip, False, new.trap
 
     def state(self) -> state.CpuState:
         """All of this vCPU, as it stands still now."""
@@ -112,6 +112,7 @@ class Vcpu:
             fptag=fpu["FPTAG"],
             mxcsr=fpu["MXCSR"],
             shadow=self._shadow(),
+            trap=self._trap_after_step,
         )
 
     @property
@@ -161,7 +162,9 @@ class Vcpu:
         return self._rip if hidden.long else hidden.cs_base + self._rip & _MASK32
 
     def interruptible(self) -> bool:
-        """Whether an external interrupt may be delivered before the next instruction: IF set and no shadow."""
+        """Whether an external interrupt may be delivered before the next instruction: IF set, no shadow, no trap owed."""
+        if self._trap_after_step:
+            return False
         return bool(self._reside().read_register("RFLAGS") & abi.RFLAGS_IF) and not self._shadow()
 
     def interrupts_enabled(self) -> bool:
@@ -195,7 +198,10 @@ class Vcpu:
             engine.close_window()
         while True:
             budget = budget_insns - self.used
-            if window and not engine.window_open:
+            shadowed = window and not engine.window_open and self._shadow()
+            if shadowed:
+                ran = engine.run(self._rip, 1)  # VMRUN would end the shadow too early
+            elif window and not engine.window_open:
                 engine.capture()
                 engine.general["RIP"] = self._rip
                 ran = engine.vmrun(budget, window=True)
@@ -208,6 +214,8 @@ class Vcpu:
             code = engine.exit_code
             if code == NO_EXIT and engine.port is None:
                 self._rip = engine.read_rip()
+                if shadowed and self.used < budget_insns:
+                    continue
                 return exits.BudgetSpent()
             exit_ = self._port_exit() if code == NO_EXIT else self._decode(code)
             if exit_ is not None:
@@ -248,6 +256,7 @@ class Vcpu:
             return self._syscall()
         if code == SYSENTER:
             return self._undo_and_fault(2)
+        engine.settle_flags()
         found = self._instruction()
         if found is None:
             raise EngineError(f"exit {code:#x} at {rip:#x}, where there is no instruction")
@@ -294,13 +303,17 @@ class Vcpu:
         engine = self.engine
         error = engine.hidden().error if vector in vmcb.WITH_ERROR_CODE else None
         address = None
+        computed = engine.computed_flags()
         if vector == abi.PF_VECTOR:
             address = engine.vmcb.quad(vmcb.EXITINFO2)
             if address - self.pc() & vmcb.MASK64 < decode.MAX_LENGTH and engine.refetch(self._rip):
                 # The instruction was never fetched, so the engine has not counted it: there was none to take back.
                 self.used += 1
                 self.retired += 1
-        elif vector == abi.UD_VECTOR:
+                computed = None
+        if computed is not None and vector != abi.DB_VECTOR:
+            engine.put_flags(computed)
+        if vector == abi.UD_VECTOR:
             found = self._instruction()
             if found is not None and found.opcode == decode.VMCALL:
                 return exits.Hypercall(self._rip, found.length, engine.hidden().cpl)

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from emu import abi, clock, machine
-from emu.machine import Result, VcpuResult
+from emu.result import Result, VcpuResult
 from emu.scenario import Config
 from emu.view.scale import readable
 from emu.view.strip import Glyphs, Row, close_up, from_afar, glyphs_for

@@ -95,8 +95,9 @@ class Run:
         self.moment()
         what = rng.random()
         vcpu, other = self.main.vcpu, self.other
-        if what < 0.3 and other is not None and other.shutdown is None:
-            other.answer(other.vcpu.enter(rng.randrange(1, 30)))
+        left = UNITS - other.vcpu.retired if other is not None and other.shutdown is None else 0
+        if what < 0.3 and other is not None and left > 0:
+            other.answer(other.vcpu.enter(min(left, rng.randrange(1, 30))))
         elif what < 0.4:
             before = vcpu.state()
             vcpu.load(before)
@@ -129,7 +130,6 @@ class Run:
         self.moment()
         if self.other is not None:
             self.other.run(UNITS)
-        main.vcpu.rip  # noqa: B018
         end = main.vcpu.state()
         return Outcome(main.log, self.taken, self.moments, end, bytes(self.ram.bytes), main.shutdown, self.slices)
 

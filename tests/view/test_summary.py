@@ -10,7 +10,7 @@ from rich.console import Console
 
 from emu import abi, machine
 from emu.devices.steal_time import Area
-from emu.machine import Result, VcpuResult
+from emu.result import Result, VcpuResult
 from emu.scenario import Config
 from emu.trace import Event, Switch, Wake
 from emu.view import summary

@@ -1,0 +1,158 @@
+"""The one switch of the machine: what each exit asks for, who answers, and what the guest then finds.
+
+After these functions you know what a virtual machine monitor does: the guest stops at an instruction it may not execute
+by itself, somebody who owns the thing it asked about says what happens, and the guest goes on behind the instruction,
+or finds itself in its own fault handler.
+
+In Linux: svm_exit_handlers[] in arch/x86/kvm/svm/svm.c; handle_cpu() in kvmtool's kvm-cpu.c is the same switch.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from emu import abi, exits
+from emu.bus.ports import PortBus
+from emu.devices.marks import Marks
+from emu.exits import Exit
+from emu.faults import GuestFault
+from emu.host_model import HostModel
+from emu.package import Package
+from emu.recorder import Recorder
+from emu.vcpu import delivery
+
+LAST_EXITS = 8
+# After these the host or a timer may have something to say: a WRMSR may arm a timer, a HLT ends the turn.
+_CONCERNS_HOST = frozenset((exits.Wrmsr, exits.TprWrite, exits.Hlt))
+
+
+class Completion:
+    """Completes exits with the devices on `ports`. `count` and `last` tell of them, `shutdown` of a triple fault."""
+
+    def __init__(self, ports: PortBus, marks: Marks, model: HostModel, recorder: Recorder) -> None:
+        self._ports = ports
+        self._marks = marks
+        self._model = model
+        self._recorder = recorder
+        self.count = 0
+        self.last: list[tuple[int, Exit]] = []
+        self.shutdown: tuple[int, exits.Shutdown] | None = None
+        self._answers: dict[type, Callable[[Package, Any], None]] = {
+            exits.Cpuid: self._cpuid,
+            exits.Rdmsr: self._rdmsr,
+            exits.Wrmsr: self._wrmsr,
+            exits.Rdtsc: self._rdtsc,
+            exits.PortIn: self._port_in,
+            exits.PortOut: self._port_out,
+            exits.Hlt: self._hlt,
+            exits.Pause: self._pause,
+            exits.Hypercall: self._hypercall,
+            exits.TprRead: self._tpr_read,
+            exits.TprWrite: self._tpr_write,
+            exits.SoftwareInterrupt: self._software_interrupt,
+            exits.Fault: self._fault,
+            exits.InterruptWindow: self._interrupt_window,
+        }
+
+    def complete(self, package: Package) -> bool:
+        """Complete the exit that was taken; whether the vCPU may go on at once, no clock or sleep being concerned."""
+        exit_ = package.exit
+        assert exit_ is not None
+        package.exit = None
+        self.count += 1
+        self.last.append((package.number, exit_))
+        if len(self.last) > LAST_EXITS:
+            del self.last[0]
+        self._recorder.exited(package, exit_)
+        self._answers[type(exit_)](package, exit_)
+        # The steal-time MSR arms no timer: what it asks for is stored before the next instruction in any case.
+        return type(exit_) not in _CONCERNS_HOST or getattr(exit_, "msr", None) == abi.MSR_KVM_STEAL_TIME
+
+    def interrupt(self, package: Package) -> None:
+        """Deliver the interrupt that is pending; the caller has made sure that the vCPU takes it."""
+        vector = package.lapic.acknowledge()
+        self._delivered(package, vector, None, None, "interrupt", delivery.deliver_interrupt(package.vcpu, vector))
+
+    # --- instructions the host answers ---
+
+    def _cpuid(self, package: Package, exit_: exits.Cpuid) -> None:
+        package.vcpu.complete_cpuid(exit_, package.cpuid.query(exit_.leaf, exit_.subleaf))
+
+    def _rdmsr(self, package: Package, exit_: exits.Rdmsr) -> None:
+        try:
+            value = package.msrs.rdmsr(exit_.msr)
+        except GuestFault as fault:
+            self._inject(package, fault)
+        else:
+            package.vcpu.complete_rdmsr(exit_, value)
+
+    def _wrmsr(self, package: Package, exit_: exits.Wrmsr) -> None:
+        if exit_.msr == abi.MSR_KVM_STEAL_TIME:
+            self._model.finish(package)
+        try:
+            package.msrs.wrmsr(exit_.msr, exit_.value)
+        except GuestFault as fault:
+            self._recorder.wrote_msr(package, exit_.msr, exit_.value, False)
+            self._inject(package, fault)
+        else:
+            self._recorder.wrote_msr(package, exit_.msr, exit_.value, True)
+            package.vcpu.complete(exit_)
+
+    def _rdtsc(self, package: Package, exit_: exits.Rdtsc) -> None:
+        package.vcpu.complete_rdtsc(exit_, package.tsc.value(), package.tsc_aux)
+
+    def _port_in(self, package: Package, exit_: exits.PortIn) -> None:
+        package.vcpu.complete_in(self._ports.read(exit_.port, exit_.size))
+
+    def _port_out(self, package: Package, exit_: exits.PortOut) -> None:
+        self._ports.write(exit_.port, exit_.size, exit_.value)
+        if self._marks.take() is not None:
+            self._recorder.marked(package, exit_)
+
+    def _hlt(self, package: Package, exit_: exits.Hlt) -> None:
+        package.vcpu.complete(exit_)
+        package.halting = True
+
+    def _pause(self, package: Package, exit_: exits.Pause) -> None:
+        package.vcpu.complete(exit_)
+
+    def _hypercall(self, package: Package, exit_: exits.Hypercall) -> None:
+        package.vcpu.complete_hypercall(exit_, -abi.KVM_EPERM if exit_.cpl else -abi.KVM_ENOSYS)
+
+    def _tpr_read(self, package: Package, exit_: exits.TprRead) -> None:
+        package.vcpu.complete_register(exit_, package.lapic.tpr >> 4)
+
+    def _tpr_write(self, package: Package, exit_: exits.TprWrite) -> None:
+        if exit_.value >> 4:
+            self._inject(package, GuestFault(abi.GP_VECTOR, 0))
+        else:
+            package.lapic.tpr = exit_.value << 4
+            package.vcpu.complete(exit_)
+
+    def _interrupt_window(self, package: Package, exit_: exits.InterruptWindow) -> None:
+        """Nothing to complete: the interrupt is delivered before the next entry."""
+
+    # --- exceptions, through the guest's own IDT ---
+
+    def _fault(self, package: Package, exit_: exits.Fault) -> None:
+        self._inject(package, GuestFault(exit_.vector, exit_.error, exit_.address))
+
+    def _software_interrupt(self, package: Package, exit_: exits.SoftwareInterrupt) -> None:
+        shutdown = delivery.deliver_software_interrupt(package.vcpu, exit_)
+        self._delivered(package, exit_.vector, None, None, "software", shutdown)
+
+    def _inject(self, package: Package, fault: GuestFault) -> None:
+        shutdown = delivery.deliver_fault(package.vcpu, fault.vector, fault.error, fault.address)
+        self._delivered(package, fault.vector, fault.error, fault.address, "exception", shutdown)
+
+    def _delivered(
+        self,
+        package: Package,
+        vector: int,
+        error: int | None,
+        address: int | None,
+        kind: str,
+        shutdown: exits.Shutdown | None,
+    ) -> None:
+        self._recorder.trapped(package, vector, error, address, kind)
+        if shutdown is not None:
+            self.shutdown = package.number, shutdown

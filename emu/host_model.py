@@ -1,0 +1,89 @@
+"""When the stores of a steal-time update happen: the one place where a vCPU's run delay meets its device.
+
+Under `kvm` an update happens between two entries of its vCPU, whole, as real KVM does it: the vCPU itself never sees it
+half done. Under `other-cpu` each store may fall between any two instructions of the running vCPU, which is what
+another CPU would see; how many instructions lie between is given exactly, or drawn from the seed.
+
+In Linux: record_steal_time() in arch/x86/kvm/x86.c is called by vcpu_enter_guest(), before the entry.
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Iterable
+
+from emu import abi
+from emu.devices.steal_time import Step
+from emu.package import Package
+from emu.ram import Ram
+from emu.scenario import DEFAULT_STORE_GAP, Config
+
+Stored = Callable[[Package, Step], None]
+
+
+class HostModel:
+    """Performs updates on `ram` as `config` says, and calls `stored` after each store."""
+
+    def __init__(self, config: Config, ram: Ram, stored: Stored) -> None:
+        self._ram = ram
+        self._stored = stored
+        self._at_once = config.host_model == "kvm"
+        self._halves = config.steal_store == "halves"
+        self._gaps = [_gaps(config, number) for number in range(config.vcpus)]
+
+    def before_entry(self, package: Package, now_ps: int) -> None:
+        """Store what is due before this vCPU's next instruction: an update asked for, or the next part of one."""
+        steal = package.steal
+        if steal is None:
+            return
+        if package.update is not None and package.store_in == 0:
+            self._continue(package)
+        if steal.requested and package.update is None:
+            steps = steal.update(package.entity.run_delay_ns(now_ps), self._ram.load, halves=self._halves)
+            if self._at_once:
+                self._store_all(package, steps)
+            elif steal.enabled:
+                package.update = steps
+                package.store_in = self._gaps[package.number]()
+                if package.store_in == 0:
+                    self._continue(package)
+
+    def preempted(self, package: Package) -> None:
+        """This vCPU was taken off its pCPU though it could run on."""
+        # Never in the middle of an instruction that the host still has to complete: see CVE-2022-39189.
+        if package.steal is not None and package.exit is None:
+            self._store_all(package, package.steal.preempt())
+
+    def finish(self, package: Package) -> None:
+        """Do the rest of an update that has begun: its registration is about to change."""
+        if package.update is not None:
+            steps, package.update = package.update, None
+            self._store_all(package, steps)
+
+    def _continue(self, package: Package) -> None:
+        """The store that is due now, and those that follow without an instruction between."""
+        assert package.update is not None
+        for step in package.update:
+            self._store(package, step)
+            if step.step == "preempted":
+                continue  # cleared together with the odd version, for which run delay was sampled
+            if step.step == "even":
+                break
+            package.store_in = self._gaps[package.number]()
+            if package.store_in:
+                return
+        package.update = None
+
+    def _store_all(self, package: Package, steps: Iterable[Step]) -> None:
+        for step in steps:
+            self._store(package, step)
+
+    def _store(self, package: Package, step: Step) -> None:
+        self._ram.store(step.gpa, step.size, step.value)
+        self._stored(package, step)
+
+
+def _gaps(config: Config, number: int) -> Callable[[], int]:
+    if config.store_gap:
+        return itertools.cycle(config.store_gap).__next__
+    generator = random.Random(config.seed * abi.MAX_VCPUS + number)
+    return lambda: generator.randrange(DEFAULT_STORE_GAP + 1)

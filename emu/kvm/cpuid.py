@@ -1,0 +1,71 @@
+"""The CPUID leaves a guest is given on KVM: exactly those of the emulator, less what this KVM cannot do.
+
+In Linux: KVM_SET_CPUID2, kvm_vcpu_ioctl_set_cpuid2() in arch/x86/kvm/cpuid.c.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from emu import abi
+from emu.bus.cpuid import REGISTERS, CpuidTable
+from emu.devices.lapic import Lapic
+from emu.devices.steal_time import StealTime
+from emu.devices.tsc import Tsc
+from emu.kvm import ioctls
+
+Leaves = dict[tuple[int, int], tuple[int, int, int, int]]
+
+# KVM tells of these by a capability, or completes them itself, and leaves them out of the list of what it supports.
+_ALWAYS = {
+    (abi.CPUID_FEATURES, "ecx"): abi.CPUID_1_ECX_TSC_DEADLINE | abi.CPUID_1_ECX_X2APIC | abi.CPUID_1_ECX_HYPERVISOR,
+    (abi.CPUID_FEATURES, "edx"): abi.CPUID_1_EDX_APIC,
+}
+
+
+class Withheld(NamedTuple):
+    """A bit of the emulator's table that this KVM does not support, so the guest is not told of it."""
+
+    leaf: int
+    register: str
+    mask: int
+
+
+def emulator_cpuid(number: int, vcpus: int, without: Iterable[str] = ()) -> CpuidTable:
+    """The table of the default machine's vCPU `number` of `vcpus`, less the features named in `without`."""
+    tsc = Tsc(lambda: 0, 1)
+    devices: list[object] = [tsc, Lapic(lambda: 0, tsc, number)]
+    if "steal-time" not in without:
+        devices.append(StealTime(lambda gpa, size: False))
+    return CpuidTable(devices, apic_id=number, logical_cpus=vcpus, hypercalls=True)
+
+
+def leaves(table: CpuidTable) -> Leaves:
+    """Every leaf of `table` that is not all zero."""
+    numbers = {bit.leaf for bit in table.bits} | set(_FIXED)
+    return {(leaf, 0): table.query(leaf) for leaf in sorted(numbers)}
+
+
+_FIXED = (
+    *(abi.CPUID_VENDOR, abi.CPUID_FEATURES, abi.KVM_CPUID_SIGNATURE, abi.KVM_CPUID_FEATURES, abi.CPUID_EXTENDED),
+    *(abi.CPUID_EXTENDED_FEATURES, *range(abi.CPUID_BRAND, abi.CPUID_BRAND + 3), abi.CPUID_ADDRESS_SIZES),
+)
+
+
+def withheld(table: CpuidTable, supported: Leaves) -> list[Withheld]:
+    """Which of the table's feature bits KVM does not support; known bits alone, not numbers such as address sizes."""
+    found = []
+    for bit in table.bits:
+        register = REGISTERS.index(bit.register)
+        offered = supported.get((bit.leaf, 0), (0, 0, 0, 0))[register] | _ALWAYS.get((bit.leaf, bit.register), 0)
+        if not offered & bit.mask:
+            found.append(Withheld(bit.leaf, bit.register, bit.mask))
+    return found
+
+
+def pack_cpuid(table: CpuidTable, supported: Leaves) -> bytearray:
+    """struct kvm_cpuid2 of the table without what is withheld."""
+    offered = {leaf: list(registers) for leaf, registers in leaves(table).items()}
+    for bit in withheld(table, supported):
+        offered[bit.leaf, 0][REGISTERS.index(bit.register)] &= ~bit.mask
+    entries = b"".join(ioctls.CPUID_ENTRY.pack(*key, 0, *registers) for key, registers in offered.items())
+    return bytearray(ioctls.CPUID_HEADER.pack(len(offered), 0) + entries)

@@ -1,0 +1,56 @@
+"""One virtual machine of KVM: memory slot 0 is an emu Ram, a local APIC per vCPU is in the kernel, nothing else.
+
+The I/O APIC and the PICs stay out ("split" irqchip): the emulator has none, and their ports must float here as there.
+
+In Linux: kvm_vm_ioctl() in virt/kvm/kvm_main.c; kvm__init() in kvmtool's kvm.c.
+"""
+
+import ctypes
+import os
+from typing import Any
+
+from emu.kvm import ioctls
+from emu.kvm.system import System
+from emu.ram import Ram
+
+_TSS_GPA = 0xFFFBD000  # three pages that some Intel CPUs need for real mode; above any RAM of ours
+_MSI_ADDRESS = 0xFEE00000
+_MSI_DESTINATION_SHIFT = 12
+_MSI_LEVEL_ASSERT = 1 << 14
+_MSI_INIT = 5 << 8
+
+
+class Vm:
+    """A VM whose guest-physical memory from 0 on is `ram`; both sides see each store at once."""
+
+    def __init__(self, system: System, ram: Ram) -> None:
+        self.system = system
+        self.ram = ram
+        self.fd = system.request(ioctls.KVM_CREATE_VM)
+        self.ioctl: Any = system.ioctl
+        self._set_tss_address()
+        pins = (ioctls.SPLIT_IRQCHIP_PINS, 0, 0, 0)
+        self.request(ioctls.KVM_ENABLE_CAP, ioctls.ENABLE_CAP.pack(ioctls.KVM_CAP_SPLIT_IRQCHIP, 0, *pins))
+        address = ctypes.addressof(ctypes.c_char.from_buffer(ram.bytes))
+        self.request(ioctls.KVM_SET_USER_MEMORY_REGION, ioctls.MEMORY_REGION.pack(0, 0, 0, ram.size, address))
+
+    def request(self, number: int, argument: Any = 0) -> int:
+        """One ioctl on the VM. Raises OSError as the kernel says."""
+        answer: int = self.ioctl(self.fd, number, argument)
+        return answer
+
+    def send_init(self, apic_id: int) -> None:
+        """An INIT, as another CPU would send it: what a vCPU keeps of its MSRs over it is KVM's affair."""
+        address = _MSI_ADDRESS | apic_id << _MSI_DESTINATION_SHIFT
+        self.request(ioctls.KVM_SIGNAL_MSI, ioctls.MSI.pack(address, 0, _MSI_INIT | _MSI_LEVEL_ASSERT, 0))
+
+    def close(self) -> None:
+        """Give the file back; the kernel frees the VM when its vCPUs are closed too."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+    def _set_tss_address(self) -> None:
+        # Not by fcntl.ioctl: it takes signed 32-bit numbers, and this address is one that RAM never reaches. An error
+        # is no news: only VMX knows the request, and only VMX needs it.
+        ctypes.CDLL(None).ioctl(self.fd, ctypes.c_ulong(ioctls.KVM_SET_TSS_ADDR), ctypes.c_ulong(_TSS_GPA))
