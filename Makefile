@@ -11,7 +11,7 @@ GUEST_SOURCES := $(wildcard guests/*.S guests/*.c guests/*.ld guests/include/*.h
 GUEST_BUILDER := emu/toolchain.py emu/compiler.py emu/data.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench prove-determinism guests lint reference wheel clean
+.PHONY: help run test bench prove-determinism prove-slicing guests lint reference wheel clean
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -32,6 +32,9 @@ prove-determinism: guests/build/.done $(VENV)/.dev ## the full form of a bar: 10
 
 guests: $(VENV)/.compiler guests/include/abi.h ## build the guest programs
 	@$(BIN)/python -m emu.toolchain
+
+prove-slicing: $(VENV)/.dev ## 1,000 random programs, sliced at random: every state must agree
+	@$(BIN)/python -m tests.vcpu.slicing
 
 lint: $(VENV)/.dev ## check style and types
 	@$(BIN)/python -m ruff check .

@@ -62,6 +62,54 @@ KVM_VCPU_FLUSH_TLB = 2
 
 KVM_ENOSYS = 1000
 KVM_EPERM = 1
+KVM_EINVAL = 22
+
+KVM_HC_VAPIC_POLL_IRQ = 1
+KVM_HC_KICK_CPU = 5
+KVM_HC_SEND_IPI = 10
+KVM_HC_SCHED_YIELD = 11
+
+# struct pvclock_wall_clock: u32 version; u32 sec; u32 nsec
+PVCLOCK_WALL_CLOCK_SIZE = 12
+PVCLOCK_WALL_CLOCK_VERSION = 0
+PVCLOCK_WALL_CLOCK_SEC = 4
+PVCLOCK_WALL_CLOCK_NSEC = 8
+
+# struct pvclock_vcpu_time_info: u32 version; u32 pad0; u64 tsc_timestamp; u64 system_time; u32 tsc_to_system_mul;
+# s8 tsc_shift; u8 flags; u8 pad[2]
+PVCLOCK_VCPU_TIME_INFO_SIZE = 32
+PVCLOCK_VERSION = 0
+PVCLOCK_PAD0 = 4
+PVCLOCK_TSC_TIMESTAMP = 8
+PVCLOCK_SYSTEM_TIME = 16
+PVCLOCK_TSC_TO_SYSTEM_MUL = 24
+PVCLOCK_TSC_SHIFT = 28
+PVCLOCK_FLAGS = 29
+PVCLOCK_TSC_STABLE_BIT = 1
+PVCLOCK_GUEST_STOPPED = 2
+
+# struct kvm_vcpu_pv_apf_data: u32 flags; u32 token; u8 pad[56]. In 2011 `flags` was called `reason`, `token` was pad.
+KVM_ASYNC_PF_ENABLED = 1 << 0
+KVM_ASYNC_PF_SEND_ALWAYS = 1 << 1
+KVM_ASYNC_PF_DELIVERY_AS_PF_VMEXIT = 1 << 2
+KVM_ASYNC_PF_DELIVERY_AS_INT = 1 << 3
+KVM_ASYNC_PF_RESERVED_MASK = 0x30
+KVM_ASYNC_PF_ADDRESS_MASK = 0xFFFFFFFFFFFFFFC0
+KVM_ASYNC_PF_VEC_MASK = 0xFF
+KVM_ASYNC_PF_ACK_BIT = 1
+KVM_APF_SIZE = 64
+KVM_APF_FLAGS = 0
+KVM_APF_TOKEN = 4
+KVM_APF_WAKE_ALL = 0xFFFFFFFF  # the token that stands for every page at once
+KVM_PV_REASON_PAGE_NOT_PRESENT = 1
+KVM_PV_REASON_PAGE_READY = 2
+
+KVM_PV_EOI_ALIGNMENT = 4
+KVM_PV_EOI_ENABLED = 1
+KVM_PV_EOI_DISABLED = 0
+
+KVM_POLL_CONTROL_ENABLED = 1
+KVM_MIGRATION_READY = 1
 
 # --- This machine: ports ---------------------------------------------------------------------------------------------
 
@@ -142,6 +190,7 @@ RFLAGS_PF = 1 << 2
 RFLAGS_AF = 1 << 4
 RFLAGS_TF = 1 << 8
 RFLAGS_IF = 1 << 9
+RFLAGS_DF = 1 << 10
 RFLAGS_OF = 1 << 11
 RFLAGS_IOPL = 3 << 12
 RFLAGS_NT = 1 << 14
@@ -201,14 +250,18 @@ X2APIC_MSR_LAST = 0x8FF
 APIC_ID = 0x802
 APIC_LVR = 0x803
 APIC_TASKPRI = 0x808
+APIC_ARBPRI = 0x809  # xAPIC alone
 APIC_PROCPRI = 0x80A
 APIC_EOI = 0x80B
 APIC_LDR = 0x80D
+APIC_DFR = 0x80E  # xAPIC alone
 APIC_SPIV = 0x80F
 APIC_ISR = 0x810
 APIC_TMR = 0x818
 APIC_IRR = 0x820
 APIC_ESR = 0x828
+APIC_ICR = 0x830
+APIC_ICR2 = 0x831  # xAPIC alone: the upper half of the ICR, which is one register of 64 bits in x2APIC mode
 APIC_LVTT = 0x832
 APIC_LVTTHMR = 0x833
 APIC_LVTPC = 0x834
@@ -228,6 +281,7 @@ APIC_PRIORITY_CLASS = 0xF0  # the upper half of a vector: what priorities are co
 APIC_FIRST_VECTOR = 16  # vectors below are the processor's own exceptions: illegal for an interrupt
 APIC_ESR_SENDILL = 1 << 5
 APIC_ESR_RECVILL = 1 << 6
+APIC_ESR_ILLREGA = 1 << 7
 APIC_LVT_DELIVERY_MODE = 7 << 8
 APIC_LVT_SEND_PENDING = 1 << 12
 APIC_LVT_POLARITY = 1 << 13
@@ -240,6 +294,34 @@ APIC_LVT_TIMER_PERIODIC = 1 << 17
 APIC_LVT_TIMER_TSCDEADLINE = 2 << 17
 APIC_TDR_MASK = 0xB
 APIC_TMICT_MASK = 0xFFFFFFFF
+APIC_MODE_MASK = 7 << 8
+APIC_DM_FIXED = 0 << 8
+APIC_DM_LOWEST = 1 << 8
+APIC_DM_SMI = 2 << 8
+APIC_DM_REMRD = 3 << 8
+APIC_DM_NMI = 4 << 8
+APIC_DM_INIT = 5 << 8
+APIC_DM_STARTUP = 6 << 8
+APIC_DM_EXTINT = 7 << 8
+APIC_DEST_LOGICAL = 1 << 11
+APIC_ICR_BUSY = 1 << 12
+APIC_INT_ASSERT = 1 << 14
+APIC_INT_LEVELTRIG = 1 << 15
+APIC_SHORT_MASK = 3 << 18
+APIC_DEST_NOSHORT = 0 << 18
+APIC_DEST_SELF = 1 << 18
+APIC_DEST_ALLINC = 2 << 18
+APIC_DEST_ALLBUT = 3 << 18
+APIC_ICR_BITS = 0xCDFFF  # of the lower half; the rest is reserved
+APIC_ICR2_DEST = 0xFF000000
+APIC_ID_MASK = 0xFF000000  # where an xAPIC keeps its ID; its logical ID stands at the same place in the LDR
+APIC_ID_SHIFT = 24
+APIC_DFR_FLAT = 0xFFFFFFFF
+APIC_DFR_CLUSTER = 0x0FFFFFFF
+APIC_BROADCAST = 0xFF
+X2APIC_BROADCAST = 0xFFFFFFFF
+APIC_MMIO_SIZE = 0x1000
+APIC_MMIO_STRIDE = 16  # register n of x2APIC mode, MSR X2APIC_MSR + n, stands at this multiple of n in the window
 APIC_TIMER_HZ = 1_000_000_000  # the timer's input clock before its divider
 
 # --- x86: CPUID ------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from emu.faults import HostError
 class Ram:
     """`size` bytes of zeroes at guest-physical address 0; a whole number of pages, MIN_RAM to MAX_RAM.
 
-    Raises HostError where the size is out of these bounds.
+    Raises HostError where the size is out of these bounds, or more than the host can give.
     """
 
     def __init__(self, size: int) -> None:
@@ -26,7 +26,12 @@ class Ram:
                 remedy=f"give whole pages from {abi.MIN_RAM >> 20}M to {abi.MAX_RAM >> 20}M",
             )
         self.size = size
-        self.bytes = _anonymous(size)
+        try:
+            self.bytes = _anonymous(size)
+        except (OSError, ValueError, OverflowError) as error:
+            raise HostError(
+                f"this computer does not give {size >> 20}M of memory ({error})", "RAM", "ask for less"
+            ) from None
         self._listeners: list[Callable[[int, int], None]] = []
 
     def holds(self, gpa: int, size: int) -> bool:

@@ -24,7 +24,8 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = toolchain.find_compiler()
     for name, source in PROGRAMS.items():
         path = folder / f"{name}.S"
-        path.write_text(f'.intel_syntax noprefix\n#include "abi.h"\n.globl _start\n_start:\n{source}\n', encoding="utf-8")
+        head = '.intel_syntax noprefix\n#include "abi.h"\n.globl _start\n_start:\n'
+        path.write_text(f"{head}{source}\n", encoding="utf-8")
         toolchain.build(path, path.with_suffix(".elf"), compiler=compiler)
     return folder
 

@@ -24,7 +24,8 @@ def blocks(language: str) -> list[str]:
 
 def shown(source: str) -> str:
     """The output block under the comment that names what it is the output of."""
-    found = re.findall(rf"^<!-- output of: {re.escape(source)} -->\n```text\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+    comment = re.escape(f"<!-- output of: {source} -->")
+    found = re.findall(rf"^{comment}\n```text\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
     assert len(found) == 1, source
     return found[0]
 
@@ -69,9 +70,11 @@ def test_demonstration_shown_is_the_real_one(reference, capsys):
     assert shows(shown(command), capsys.readouterr().out)
 
 
-def test_make_run_runs_the_demonstration_shown():
+def test_make_run_and_the_scenario_demo_are_the_demonstration_shown(reference, capsys):
     makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
-    assert "$(EMU) run clock --vcpus 2 --task busy\n" in makefile
+    assert re.search(r"\$\(EMU\) run (clock --vcpus 2 --task busy|demo)\n", makefile)
+    assert main(["run", "demo"]) == 0
+    assert shows(shown("emu run clock --vcpus 2 --task busy"), capsys.readouterr().out)
 
 
 def test_python_shown_runs_and_prints_what_is_shown(reference):

@@ -15,6 +15,7 @@ from emu.boot.elf_file import (
     STT_OBJECT,
     Damaged,
     read_header,
+    sections,
     symbols,
 )
 
@@ -22,7 +23,7 @@ _KINDS = (STT_FUNC, STT_OBJECT, STT_NOTYPE)
 
 
 class Symbol(NamedTuple):
-    """`address` to `address + size`; a size of 0 reaches to the next symbol."""
+    """`address` to `address + size`, as far as no other symbol begins before that; a size of 0 reaches to the next."""
 
     address: int
     size: int
@@ -43,16 +44,18 @@ class Symbols:
         if not source.startswith(MAGIC):
             return cls([])
         try:
-            entries = symbols(source, read_header(source))
+            header = read_header(source)
+            entries, homes = symbols(source, header), sections(source, header)
         except Damaged:
             return cls([])
-        return cls(
-            [
-                Symbol(entry.value, entry.size, entry.name)
-                for entry in entries
-                if entry.type in _KINDS and SHN_UNDEF < entry.section < SHN_LORESERVE and entry.name
-            ]
-        )
+        found = []
+        for entry in entries:
+            if entry.type in _KINDS and SHN_UNDEF < entry.section < min(SHN_LORESERVE, len(homes)) and entry.name:
+                home = homes[entry.section]
+                # Assembler labels have no size: they reach to the end of their section at most.
+                size = entry.size or max(home.addr + home.size - entry.value, 0)
+                found.append(Symbol(entry.value, size, entry.name))
+        return cls(found)
 
     def address(self, name: str) -> int | None:
         """Where a symbol stands."""

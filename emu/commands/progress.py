@@ -48,8 +48,9 @@ class Progress:
         try:
             columns = os.get_terminal_size(self._stream.fileno()).columns
         except (OSError, ValueError):
-            columns = 80
-        line = line[: max(columns - 1, 0)]  # a line that wraps could not be taken away
+            columns = 0
+        # Some terminals do not know their width and say 0.
+        line = line[: (columns or 80) - 1]  # a line that wraps could not be taken away
         self._stream.write("\r" + line + " " * (self._width - len(line)))
         self._stream.flush()
         self._width = len(line)

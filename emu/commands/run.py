@@ -44,7 +44,8 @@ _EPILOG = """examples:
   emu run demo                                   a shipped scenario: guest and options from a file
   emu run my_scenario.toml                       guest and options from a file
 
-exit status: the byte the guest writes to port 0xF4; 0 all halted; 124 a limit; 125 triple fault; 130 Ctrl-C;\n2 bad input
+exit status: the byte the guest writes to port 0xF4; 0 all halted; 124 a limit; 125 triple fault; 130 Ctrl-C;
+2 bad input
 """
 
 
@@ -54,7 +55,7 @@ def main(arguments: list[str]) -> int:
     file, scenario = _scenario(parsed)
     config = config_from(parsed, scenario.config)
     if not scenario.guest:
-        raise HostError("which guest?", file or "", "name one, such as `emu run hello`; `emu guests` lists them")
+        raise HostError("no guest is named", file or "", "name one, such as `emu run hello`; `emu guests` lists them")
     image = load_guest(scenario.guest, config.mode)
     inputs = [str(find_guest(scenario.guest)), *([file] if file else []), *(config.script or ())[:1]]
     live = sys.stderr if parsed.json else sys.stdout
@@ -82,7 +83,7 @@ def main(arguments: list[str]) -> int:
     return _STATUS[result.reason]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = Parser("run", "Run a guest, show its console, and account for its time.", _EPILOG)
     parser.add_argument(
         "guest",

@@ -21,7 +21,10 @@ def trace_file(path: str | None, inputs: Iterable[str] = ()) -> Iterator[Callabl
     if path is None:
         yield None
         return
-    place = os.path.realpath(path)  # a link keeps pointing where it points
+    try:
+        place = os.path.realpath(path)  # a link keeps pointing where it points
+    except (OSError, ValueError) as error:
+        raise _unwritable(error, path) from None
     if os.path.isdir(place):
         raise HostError("this is a folder", path, _ELSEWHERE)
     for one in inputs:

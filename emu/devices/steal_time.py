@@ -59,7 +59,8 @@ class StealTime:
 
     `ram_holds(gpa, size)` says whether a range is guest RAM throughout. `profile` is one of PROFILES: `kvm` is the
     interface of today, `kvm-2011` the document of 2011 (no preempted byte; an address outside RAM is refused). Raises
-    HostError for another.
+    HostError for another. With `tlb_flush` (KVM_FEATURE_PV_TLB_FLUSH) the first store of an update is an exchange:
+    where another vCPU had asked in the preempted byte for a TLB flush, `take_flush` says so.
 
     `requested`: an update is due before the next guest instruction. `updates`: how many were completed. `last_steal`:
     run delay delivered so far, ns modulo 2**64; it outlives disabling and reset, so no time is lost, none told twice.
@@ -68,16 +69,20 @@ class StealTime:
     store it before the guest runs on: what is in memory and what `last_steal` says then agree, wherever an update ends.
     """
 
-    features = (abi.KVM_FEATURE_STEAL_TIME,)
+    features: tuple[int, ...] = (abi.KVM_FEATURE_STEAL_TIME,)
     msrs = (abi.MSR_KVM_STEAL_TIME,)
     reserved_mask = abi.KVM_STEAL_RESERVED_MASK
 
-    def __init__(self, ram_holds: Callable[[int, int], bool], profile: str = "kvm") -> None:
+    def __init__(self, ram_holds: Callable[[int, int], bool], profile: str = "kvm", *, tlb_flush: bool = False) -> None:
         if profile not in PROFILES:
             raise HostError(f"there is no ABI profile {profile!r}", remedy=f"use one of {', '.join(PROFILES)}")
         self._ram_holds = ram_holds
         self._has_preempted_byte = profile == "kvm"
         self._refuses_outside_ram = profile == "kvm-2011"
+        self._exchanges = tlb_flush and self._has_preempted_byte
+        if self._exchanges:
+            self.features = (*type(self).features, abi.KVM_FEATURE_PV_TLB_FLUSH)
+        self._flush = False
         self.msr_value = 0
         self.requested = False
         self.last_steal = 0
@@ -150,6 +155,11 @@ class StealTime:
             self._preempted_shown = True
             yield Step("preempted", self.area_gpa + abi.KVM_STEAL_TIME_PREEMPTED, 1, abi.KVM_VCPU_PREEMPTED)
 
+    def take_flush(self) -> bool:
+        """Whether a flush of this vCPU's TLB has been asked for, once: it must come before the next instruction."""
+        flush, self._flush = self._flush, False
+        return flush
+
     def _while_current(self, stores: Iterator[Step], generation: int) -> Iterator[Step]:
         while self._generation == generation:
             step = next(stores, None)
@@ -160,7 +170,10 @@ class StealTime:
     def _stores(self, area: int, run_delay: int, load: Load, halves: bool) -> Iterator[Step]:
         if self._has_preempted_byte:
             self._preempted_shown = False
-            yield Step("preempted", area + abi.KVM_STEAL_TIME_PREEMPTED, 1, 0)
+            preempted = area + abi.KVM_STEAL_TIME_PREEMPTED
+            if self._exchanges and load(preempted, 1) & abi.KVM_VCPU_FLUSH_TLB:
+                self._flush = True
+            yield Step("preempted", preempted, 1, 0)
         version = self._odd_version(load(area + abi.KVM_STEAL_TIME_VERSION, 4))
         yield Step("odd", area + abi.KVM_STEAL_TIME_VERSION, 4, version)
         yield from self._steal(area + abi.KVM_STEAL_TIME_STEAL, run_delay, load, halves)

@@ -3,7 +3,7 @@
 In Linux: KVM_SET_CPUID2, kvm_vcpu_ioctl_set_cpuid2() in arch/x86/kvm/cpuid.c.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from emu import abi
@@ -22,6 +22,26 @@ _ALWAYS = {
 }
 
 
+# KVM's paravirtual MSRs with the value each has after power-up, in an order in which they can be switched off.
+PV_MSRS = (
+    (abi.MSR_KVM_STEAL_TIME, 0),
+    (abi.MSR_KVM_ASYNC_PF_EN, 0),
+    (abi.MSR_KVM_ASYNC_PF_INT, 0),
+    (abi.MSR_KVM_PV_EOI_EN, 0),
+    (abi.MSR_KVM_SYSTEM_TIME_NEW, 0),
+    (abi.MSR_KVM_SYSTEM_TIME, 0),
+    (abi.MSR_KVM_WALL_CLOCK_NEW, 0),
+    (abi.MSR_KVM_WALL_CLOCK, 0),
+    (abi.MSR_KVM_POLL_CONTROL, 1),
+)
+FEATURES = (
+    *(abi.KVM_FEATURE_CLOCKSOURCE, abi.KVM_FEATURE_CLOCKSOURCE2, abi.KVM_FEATURE_ASYNC_PF, abi.KVM_FEATURE_STEAL_TIME),
+    *(abi.KVM_FEATURE_PV_EOI, abi.KVM_FEATURE_PV_UNHALT, abi.KVM_FEATURE_PV_TLB_FLUSH),
+    *(abi.KVM_FEATURE_ASYNC_PF_VMEXIT, abi.KVM_FEATURE_PV_SEND_IPI, abi.KVM_FEATURE_POLL_CONTROL),
+    *(abi.KVM_FEATURE_PV_SCHED_YIELD, abi.KVM_FEATURE_ASYNC_PF_INT, abi.KVM_FEATURE_CLOCKSOURCE_STABLE_BIT),
+)
+
+
 class Withheld(NamedTuple):
     """A bit of the emulator's table that this KVM does not support, so the guest is not told of it."""
 
@@ -37,6 +57,19 @@ def emulator_cpuid(number: int, vcpus: int, without: Iterable[str] = ()) -> Cpui
     if "steal-time" not in without:
         devices.append(StealTime(lambda gpa, size: False))
     return CpuidTable(devices, apic_id=number, logical_cpus=vcpus, hypercalls=True)
+
+
+class _Offered:
+    """Stands for the devices behind the features on offer; KVM itself is what is really behind them."""
+
+    def __init__(self, features: Sequence[int]) -> None:
+        self.features = tuple(features)
+        self.msrs = (*(msr for msr, _ in PV_MSRS), abi.MSR_KVM_ASYNC_PF_ACK)
+
+
+def judge_cpuid(features: Sequence[int] = FEATURES) -> CpuidTable:
+    """The CPUID leaves of a sequence's vCPU, with these KVM features."""
+    return CpuidTable([_Offered(features)], hypercalls=True)
 
 
 def leaves(table: CpuidTable) -> Leaves:
@@ -62,10 +95,10 @@ def withheld(table: CpuidTable, supported: Leaves) -> list[Withheld]:
     return found
 
 
-def pack_cpuid(table: CpuidTable, supported: Leaves) -> bytearray:
+def pack_cpuid(table: CpuidTable, supported: Leaves) -> bytes:
     """struct kvm_cpuid2 of the table without what is withheld."""
     offered = {leaf: list(registers) for leaf, registers in leaves(table).items()}
     for bit in withheld(table, supported):
         offered[bit.leaf, 0][REGISTERS.index(bit.register)] &= ~bit.mask
     entries = b"".join(ioctls.CPUID_ENTRY.pack(*key, 0, *registers) for key, registers in offered.items())
-    return bytearray(ioctls.CPUID_HEADER.pack(len(offered), 0) + entries)
+    return ioctls.CPUID_HEADER.pack(len(offered), 0) + entries

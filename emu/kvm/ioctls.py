@@ -34,6 +34,7 @@ DEBUGREGS = struct.Struct("<6Q80x")  # db0-3, dr6, dr7
 VCPU_EVENTS_SIZE = 64
 VCPU_EVENTS_SHADOW = 11  # interrupt.shadow
 VCPU_EVENTS_FLAGS = 20
+VCPU_EVENTS_LATCHED_INIT = 27  # smi.latched_init
 MSRS_HEADER = struct.Struct("<II")
 MSR_ENTRY = struct.Struct("<IIQ")
 CPUID_HEADER = struct.Struct("<II")
@@ -41,7 +42,6 @@ CPUID_ENTRY = struct.Struct("<7I12x")  # function index flags eax ebx ecx edx
 CPUID_ENTRIES = 256
 LAPIC_SIZE = 1024
 SIGNAL_MASK = struct.Struct("<IQ")  # len, sigset: the kernel's set has 64 bits, whatever the C library's has
-MSI = struct.Struct("<4I16x")  # address_lo address_hi data flags
 
 # struct kvm_run, the page shared with the kernel
 RUN_IMMEDIATE_EXIT = 1
@@ -51,7 +51,8 @@ RUN_IO = struct.Struct("<BBHIQ")  # direction size port count data_offset
 RUN_IO_OUT = 1
 RUN_MMIO = struct.Struct("<Q8sIB")  # phys_addr data len is_write
 RUN_MMIO_DATA = RUN_EXIT + 8
-RUN_INTERNAL = struct.Struct("<I")  # suberror
+RUN_INTERNAL = struct.Struct("<IIQB15s")  # suberror ndata flags insn_size insn_bytes
+RUN_INTERNAL_HAS_BYTES = 1
 
 # --- Requests to /dev/kvm itself -------------------------------------------------------------------------------------
 
@@ -67,9 +68,7 @@ KVM_GET_SUPPORTED_CPUID = _request(0x05, CPUID_HEADER.size, _READ | _WRITE)
 KVM_CREATE_VCPU = _request(0x41)
 KVM_SET_USER_MEMORY_REGION = _request(0x46, MEMORY_REGION.size, _WRITE)
 KVM_SET_TSS_ADDR = _request(0x47)
-KVM_CREATE_IRQCHIP = _request(0x60)
 KVM_ENABLE_CAP = _request(0xA3, ENABLE_CAP.size, _WRITE)  # to a VM or to a vCPU
-KVM_SIGNAL_MSI = _request(0xA5, MSI.size, _WRITE)
 
 # --- Requests to a vCPU ----------------------------------------------------------------------------------------------
 
@@ -91,13 +90,9 @@ KVM_GET_VCPU_EVENTS = _request(0x9F, VCPU_EVENTS_SIZE, _READ)
 KVM_SET_VCPU_EVENTS = _request(0xA0, VCPU_EVENTS_SIZE, _WRITE)
 KVM_GET_DEBUGREGS = _request(0xA1, DEBUGREGS.size, _READ)
 KVM_SET_DEBUGREGS = _request(0xA2, DEBUGREGS.size, _WRITE)
-KVM_SET_TSC_KHZ = _request(0xA2)
-KVM_GET_TSC_KHZ = _request(0xA3)
 
 # --- Capabilities ----------------------------------------------------------------------------------------------------
 
-KVM_CAP_TSC_CONTROL = 60
-KVM_CAP_TSC_DEADLINE_TIMER = 72
 KVM_CAP_MAX_VCPUS = 66
 KVM_CAP_SPLIT_IRQCHIP = 121
 KVM_CAP_IMMEDIATE_EXIT = 136
@@ -122,6 +117,8 @@ EXIT_NAMES = {
     KVM_EXIT_SYSTEM_EVENT: "KVM_EXIT_SYSTEM_EVENT",
 }
 
+KVM_INTERNAL_ERROR_EMULATION = 1
+
 # --- Other values ----------------------------------------------------------------------------------------------------
 
 KVM_MP_STATE_RUNNABLE = 0
@@ -129,7 +126,7 @@ KVM_MP_STATE_UNINITIALIZED = 1
 KVM_MP_STATE_INIT_RECEIVED = 2
 KVM_MP_STATE_HALTED = 3
 KVM_VCPUEVENT_VALID_SHADOW = 4
-KVM_CPUID_FLAG_SIGNIFCANT_INDEX = 1
+KVM_VCPUEVENT_VALID_SMM = 8
 SPLIT_IRQCHIP_PINS = 24  # of an I/O APIC that user space would provide: this machine has none, KVM wants a number
 
 # The register page that KVM_GET_LAPIC returns: each 32-bit register on a 16-byte line, at its xAPIC offset.

@@ -16,7 +16,7 @@ In Linux: kvm_cpu__start() in kvmtool's kvm-cpu.c; kvm_vcpu_halt() in virt/kvm/k
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from emu import abi
 from emu.boot.entry import initial_state, prepare
@@ -26,17 +26,24 @@ from emu.devices import steal_time
 from emu.devices.console import DEFAULT_CAP, Console
 from emu.devices.exit_port import ExitPort
 from emu.devices.marks import Marks
-from emu.devices.steal_time import Area
 from emu.faults import HostError
 from emu.kvm import cpuid, ioctls
+from emu.kvm.result import (
+    EXIT,
+    EXIT_LIMIT,
+    HALTED,
+    INTERRUPTED,
+    OUTPUT_LIMIT,
+    TIME_LIMIT,
+    TRIPLE_FAULT,
+    Result,
+    VcpuResult,
+)
 from emu.kvm.system import System
-from emu.kvm.vcpu import KICKED, PortAccess, Vcpu
+from emu.kvm.thread import VcpuThread
+from emu.kvm.vcpu import PortAccess, Vcpu
 from emu.kvm.vm import Vm
 from emu.ram import Ram
-
-# As in emu.machine, which this room does not know; a test compares.
-EXIT, HALTED, TRIPLE_FAULT, INTERRUPTED = "exit", "halted", "triple-fault", "interrupted"
-TIME_LIMIT, EXIT_LIMIT, OUTPUT_LIMIT = "time-limit", "exit-limit", "output-limit"
 
 _LOOK_NS = 20_000_000
 _NS_PER_SECOND = 1_000_000_000
@@ -53,40 +60,6 @@ class Settings(NamedTuple):
     limit_ns: int = 20 * _NS_PER_SECOND
     exit_limit: int = 2_000_000
     output_limit: int = DEFAULT_CAP
-
-
-class VcpuResult(NamedTuple):
-    """One vCPU's books in nanoseconds of the host's clock: ran + stolen + idle = elapsed, since its thread began.
-
-    `stolen_ns` is the thread's whole run delay. `area` is None where none is registered in RAM.
-    """
-
-    id: int
-    ran_ns: int
-    stolen_ns: int
-    idle_ns: int
-    elapsed_ns: int
-    instructions: None
-    updates: None
-    msr: int
-    area: Area | None
-
-
-class Result(NamedTuple):
-    """How a run ended; fields as in emu.machine.Result, None where KVM does not tell, and `wall_ns` for real time."""
-
-    exit_code: int | None
-    reason: str
-    virtual_ns: None
-    wall_ns: int
-    instructions: None
-    vcpus: tuple[VcpuResult, ...]
-    console: bytes
-
-    def as_json(self) -> dict[str, Any]:
-        """The object that --json prints. The console is decoded as UTF-8, with U+FFFD for bytes that are none."""
-        vcpus = [{**one._asdict(), "area": None if one.area is None else one.area._asdict()} for one in self.vcpus]
-        return {**self._asdict(), "vcpus": vcpus, "console": self.console.decode("utf-8", "replace")}
 
 
 class Runner:
@@ -118,17 +91,26 @@ class Runner:
             for base, count in device.ports:
                 self.ports.attach(base, count, device)
 
+        self.vcpus: list[Vcpu] = []
         with System() as system:
-            supported = system.supported_cpuid()
             self.vm = Vm(system, self.ram)
-            tables = [cpuid.emulator_cpuid(number, settings.vcpus, settings.without) for number in range(settings.vcpus)]
-            self.withheld = cpuid.withheld(tables[0], supported)
-            self.vcpus = [Vcpu(self.vm, number, table, supported) for number, table in enumerate(tables)]
-        for vcpu in self.vcpus:
-            vcpu.set_state(initial_state(self.ram, image.entry, vcpu.number, settings.vcpus))
-            waits = settings.start == "bsp" and vcpu.number > 0
-            vcpu.set_mp_state(ioctls.KVM_MP_STATE_UNINITIALIZED if waits else ioctls.KVM_MP_STATE_RUNNABLE)
-        self._threads = [_VcpuThread(self, vcpu) for vcpu in self.vcpus]
+            try:
+                for number in range(settings.vcpus):
+                    self._add_vcpu(number, system.supported_cpuid(), image)
+            except BaseException:
+                self._close()
+                raise
+        self._threads = [VcpuThread(vcpu, self._over.is_set, self._complete, self._failed) for vcpu in self.vcpus]
+
+    def _add_vcpu(self, number: int, supported: cpuid.Leaves, image: Image) -> None:
+        settings = self.settings
+        table = cpuid.emulator_cpuid(number, settings.vcpus, settings.without)
+        self.withheld = cpuid.withheld(table, supported)
+        vcpu = Vcpu(self.vm, number, cpuid.pack_cpuid(table, supported))
+        self.vcpus.append(vcpu)
+        vcpu.set_state(initial_state(self.ram, image.entry, number, settings.vcpus))
+        waits = settings.start == "bsp" and number > 0
+        vcpu.set_mp_state(ioctls.KVM_MP_STATE_UNINITIALIZED if waits else ioctls.KVM_MP_STATE_RUNNABLE)
 
     def run(self, heartbeat: Callable[["Runner"], None] | None = None) -> Result:
         """Run to the end; `heartbeat` is called between two looks. Raises HostError where KVM cannot go on."""
@@ -141,10 +123,12 @@ class Runner:
             self._end(INTERRUPTED)
             self._join()
         wall_ns = time.monotonic_ns() - begin
-        if self._error is not None:
-            raise self._error
-        vcpus = tuple(self._vcpu_result(thread) for thread in self._threads)
-        self._close()
+        try:
+            if self._error is not None:
+                raise self._error
+            vcpus = tuple(self._vcpu_result(thread) for thread in self._threads)
+        finally:
+            self._close()
         assert self.reason is not None
         return Result(self.exit_port.code, self.reason, None, wall_ns, None, vcpus, self.console.output)
 
@@ -184,11 +168,11 @@ class Runner:
     def _nothing_can_wake(self) -> bool:
         for thread in self._threads:
             thread.ask()
-        return all([thread.answer() for thread in self._threads])
+        return all(thread.answer() for thread in self._threads)
 
     # --- called by the vCPUs' threads --------------------------------------------------------------------------------
 
-    def complete(self, vcpu: Vcpu, reason: int) -> None:
+    def _complete(self, vcpu: Vcpu, reason: int) -> None:
         """Do what the guest asked for by leaving with `reason`. Raises HostError for what nobody can complete."""
         if reason == ioctls.KVM_EXIT_IO:
             with self._lock:
@@ -211,7 +195,7 @@ class Runner:
 
     def _port(self, vcpu: Vcpu, access: PortAccess) -> None:
         page, size = vcpu.page, access.size
-        for at in range(access.data_at, access.data_at + access.count * size, size):
+        for at in range(access.data_at, access.data_at + access.repeats * size, size):
             if self.reason is not None:
                 return  # the run has ended on another vCPU: nothing is printed after the end
             if access.out:
@@ -223,7 +207,7 @@ class Runner:
             elif self.console.overflow:
                 self._finish(OUTPUT_LIMIT)
 
-    def failed(self, error: BaseException) -> None:
+    def _failed(self, error: BaseException) -> None:
         """A vCPU's thread cannot go on; the run ends, and `run` raises this."""
         with self._lock:
             if self._error is None and self.reason is None:
@@ -257,7 +241,7 @@ class Runner:
             else:
                 raise HostError(f"vCPU {thread.vcpu.number} does not come back from KVM_RUN", "/dev/kvm")
 
-    def _vcpu_result(self, thread: "_VcpuThread") -> VcpuResult:
+    def _vcpu_result(self, thread: VcpuThread) -> VcpuResult:
         msr = thread.vcpu.get_msr(abi.MSR_KVM_STEAL_TIME) or 0
         gpa, size = msr & abi.KVM_STEAL_ADDRESS_MASK, abi.KVM_STEAL_TIME_SIZE
         area = None
@@ -272,78 +256,6 @@ class Runner:
         for vcpu in self.vcpus:
             vcpu.close()
         self.vm.close()
-
-
-class _VcpuThread(threading.Thread):
-    """The thread that enters one vCPU again and again until the run is over."""
-
-    def __init__(self, runner: Runner, vcpu: Vcpu) -> None:
-        super().__init__(name=f"vcpu{vcpu.number}", daemon=True)
-        self.runner = runner
-        self.vcpu = vcpu
-        self.entries = 0
-        self.inside = False
-        self.ran_ns = self.stolen_ns = self.elapsed_ns = 0
-        self._tid = 0
-        self._asked = False
-        self._answered = threading.Event()
-        self._asleep_for_ever = False
-
-    def run(self) -> None:
-        begin = time.monotonic_ns()
-        try:
-            self.vcpu.adopt()
-            self._tid = threading.get_native_id()
-            self._loop()
-        except BaseException as error:  # a thread has nobody above it: the runner hands it to the caller
-            self.runner.failed(error)
-        finally:
-            self._answered.set()
-            self.elapsed_ns = time.monotonic_ns() - begin
-            self.ran_ns, self.stolen_ns = time.thread_time_ns(), _run_delay_ns()
-
-    def _loop(self) -> None:
-        runner, vcpu = self.runner, self.vcpu
-        while runner.reason is None:
-            self.entries += 1
-            self.inside = True
-            reason = vcpu.enter()
-            self.inside = False
-            if reason != KICKED:
-                runner.complete(vcpu, reason)
-            elif self._asked:
-                self._asked = False
-                self._asleep_for_ever = vcpu.asleep_for_ever()
-                self._answered.set()
-
-    def asleep(self) -> bool:
-        """Whether it sleeps inside KVM_RUN, as Linux says: neither running nor waiting for a CPU."""
-        if not self.inside or not self._tid:
-            return False
-        try:
-            with open(f"/proc/self/task/{self._tid}/stat", "rb") as file:
-                return file.read().rpartition(b")")[2].split()[0] == b"S"
-        except OSError:
-            return False
-
-    def ask(self) -> None:
-        """Have it come back from KVM_RUN and find out whether anything can wake its vCPU."""
-        self._answered.clear()
-        self._asked = True
-        self.vcpu.kick()
-
-    def answer(self) -> bool:
-        """What it found; False where it did not answer in time, or has ended."""
-        return self._answered.wait(10 * _LOOK_NS / _NS_PER_SECOND) and self._asleep_for_ever and self.is_alive()
-
-
-def _run_delay_ns() -> int:
-    """The calling thread's run delay: how long it was runnable and waited for a CPU."""
-    try:
-        with open("/proc/thread-self/schedstat", "rb") as file:
-            return int(file.read().split()[1])
-    except (OSError, IndexError):
-        return 0  # a kernel without sched_info, whose KVM offers no steal time either
 
 
 def run(image: Image, settings: Settings = Settings(), *, console: Callable[[int], None] | None = None) -> Result:

@@ -25,25 +25,38 @@ class System:
         try:
             import fcntl
         except ImportError:
-            raise HostError("there is no /dev/kvm on this system", PATH, "KVM needs Linux; leave out --on kvm") from None
+            raise HostError(
+                "there is no /dev/kvm on this system", PATH, "KVM needs Linux; leave out --on kvm"
+            ) from None
         self.ioctl: Any = fcntl.ioctl
         try:
             self.fd = os.open(PATH, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             raise HostError(
-                "there is no /dev/kvm on this machine", remedy="load the module kvm_intel or kvm_amd, or leave out --on kvm"
+                "there is no /dev/kvm on this machine",
+                remedy="load the module kvm_intel or kvm_amd, or leave out --on kvm",
             ) from None
         except PermissionError:
             raise HostError("you may not open it", PATH, "join the group kvm, or leave out --on kvm") from None
         except OSError as error:
             raise HostError(f"cannot be opened ({error.strerror})", PATH) from None
-        version = self.request(ioctls.KVM_GET_API_VERSION)
+        try:
+            self._check()
+        except HostError:
+            self.close()
+            raise
+        self.run_size = self.request(ioctls.KVM_GET_VCPU_MMAP_SIZE)
+
+    def _check(self) -> None:
+        try:
+            version = self.request(ioctls.KVM_GET_API_VERSION)
+        except OSError:
+            raise HostError("is not KVM", PATH, "leave out --on kvm") from None
         if version != ioctls.KVM_API_VERSION:
             raise HostError(f"speaks version {version} of its interface, not {ioctls.KVM_API_VERSION}", PATH)
         for capability, what in _NEEDED.items():
             if self.capability(capability) <= 0:
                 raise HostError(f"this kernel lacks {what}", PATH, "use a newer kernel, or leave out --on kvm")
-        self.run_size = self.request(ioctls.KVM_GET_VCPU_MMAP_SIZE)
 
     def request(self, number: int, argument: Any = 0) -> int:
         """One ioctl on /dev/kvm; a bytearray is filled in place. Raises OSError as the kernel says."""

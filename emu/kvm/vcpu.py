@@ -1,8 +1,8 @@
 """One vCPU of KVM: its registers go in as a CpuState, KVM_RUN enters it, an exit reason comes out.
 
-All requests to a vCPU belong to one thread at a time; while KVM_RUN is under way every other request would wait. The one
-thing another thread may do is `kick`: it sets `immediate_exit` and sends a signal that KVM_RUN alone lets through, so
-the entry ends and no handler is ever called. Nothing hangs, and no signal handler of the program is touched.
+All requests to a vCPU belong to one thread at a time; while KVM_RUN is under way every other request would wait. The
+one thing another thread may do is `kick`: it sets `immediate_exit` and sends a signal that KVM_RUN alone lets through,
+so the entry ends and no handler is ever called. Nothing hangs, and no signal handler of the program is touched.
 
 In Linux: kvm_vcpu_ioctl() in virt/kvm/kvm_main.c, kvm_arch_vcpu_ioctl_run() in arch/x86/kvm/x86.c.
 """
@@ -12,10 +12,8 @@ import os
 from typing import Any, NamedTuple
 
 from emu import abi
-from emu.bus.cpuid import CpuidTable
 from emu.faults import HostError
 from emu.kvm import ioctls, layout
-from emu.kvm.cpuid import pack_cpuid
 from emu.kvm.vm import Vm
 from emu.state import CpuState
 
@@ -24,12 +22,12 @@ KICKED = -1
 
 
 class PortAccess(NamedTuple):
-    """KVM_EXIT_IO: `count` accesses of `size` bytes at `port`; `data_at` is where their bytes stand in the run page."""
+    """KVM_EXIT_IO: `repeats` accesses of `size` bytes at `port`; `data_at`: where their bytes are in the run page."""
 
     out: bool
     size: int
     port: int
-    count: int
+    repeats: int
     data_at: int
 
 
@@ -43,9 +41,9 @@ class MmioAccess(NamedTuple):
 
 
 class Vcpu:
-    """vCPU `number` of `vm`, offered the CPUID leaves of `table` and no paravirtual feature beyond them."""
+    """vCPU `number` of `vm`, told the leaves `packed` (see emu.kvm.cpuid) and refused any paravirtual MSR beyond."""
 
-    def __init__(self, vm: Vm, number: int, table: CpuidTable, supported: dict[tuple[int, int], Any]) -> None:
+    def __init__(self, vm: Vm, number: int, packed: bytes) -> None:
         self.vm = vm
         self.number = number
         self.ioctl: Any = vm.ioctl
@@ -55,7 +53,7 @@ class Vcpu:
         self.page = mmap.mmap(self.fd, vm.system.run_size)
         enforce = (ioctls.KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 0, 1, 0, 0, 0)
         self.request(ioctls.KVM_ENABLE_CAP, ioctls.ENABLE_CAP.pack(*enforce))
-        self.request(ioctls.KVM_SET_CPUID2, pack_cpuid(table, supported))
+        self.request(ioctls.KVM_SET_CPUID2, packed)
 
     def request(self, number: int, argument: Any = 0) -> int:
         """One ioctl on the vCPU; a bytearray is filled in place. Raises OSError as the kernel says."""
@@ -93,12 +91,21 @@ class Vcpu:
 
     def set_shadow(self, shadow: bool) -> None:
         """Whether the next instruction stands in the shadow of STI or MOV SS."""
-        events = bytearray(ioctls.VCPU_EVENTS_SIZE)
-        self.request(ioctls.KVM_GET_VCPU_EVENTS, events)
-        events[ioctls.VCPU_EVENTS_SHADOW] = shadow
-        flags = ioctls.KVM_VCPUEVENT_VALID_SHADOW
-        events[ioctls.VCPU_EVENTS_FLAGS : ioctls.VCPU_EVENTS_FLAGS + 4] = flags.to_bytes(4, "little")
-        self.request(ioctls.KVM_SET_VCPU_EVENTS, events)
+        self._set_event(ioctls.VCPU_EVENTS_SHADOW, shadow, ioctls.KVM_VCPUEVENT_VALID_SHADOW)
+
+    def init(self) -> None:
+        """INIT: the vCPU as after the signal, at its reset vector. What it keeps of its MSRs is KVM's affair.
+
+        Not sent as a message: with the APIC software-disabled, KVM loses an INIT that user space sends by MSI.
+        """
+        self._set_event(ioctls.VCPU_EVENTS_LATCHED_INIT, True, ioctls.KVM_VCPUEVENT_VALID_SMM)
+        self.mp_state()  # asking for the state is what makes KVM take a pending INIT
+
+    def _set_event(self, at: int, value: bool, valid: int) -> None:
+        events = self._get(ioctls.KVM_GET_VCPU_EVENTS, ioctls.VCPU_EVENTS_SIZE)
+        events[at] = value
+        events[ioctls.VCPU_EVENTS_FLAGS : ioctls.VCPU_EVENTS_FLAGS + 4] = valid.to_bytes(4, "little")
+        self.request(ioctls.KVM_SET_VCPU_EVENTS, bytes(events))
 
     def regs(self) -> bytearray:
         """struct kvm_regs."""
@@ -119,6 +126,14 @@ class Vcpu:
             return None
         value: int = ioctls.MSR_ENTRY.unpack_from(buffer, ioctls.MSRS_HEADER.size)[2]
         return value
+
+    def get_msrs(self, numbers: tuple[int, ...]) -> list[int]:
+        """What the host reads there, in order. Raises HostError where KVM has not all of them for this vCPU."""
+        buffer = layout.pack_msrs(tuple((msr, 0) for msr in numbers))
+        done = self.request(ioctls.KVM_GET_MSRS, buffer)
+        if done < len(numbers):
+            raise HostError(f"KVM has no MSR {numbers[done]:#x} for this vCPU", "/dev/kvm")
+        return [entry[2] for entry in ioctls.MSR_ENTRY.iter_unpack(buffer[ioctls.MSRS_HEADER.size :])]
 
     def set_msrs(self, pairs: tuple[tuple[int, int], ...]) -> int:
         """Write them in order; how many KVM took before it refused one."""
@@ -182,26 +197,29 @@ class Vcpu:
             signal.pthread_kill(self._thread, self._kick_signal)
 
     def enter(self) -> int:
-        """KVM_RUN: the exit reason, or KICKED where a kick (or any other signal) ended the entry. Raises OSError."""
-        try:
-            self.ioctl(self.fd, ioctls.KVM_RUN, 0)
-        except InterruptedError:
-            self._forget_kick()
-            return KICKED
-        page = self.page
-        return page[ioctls.RUN_EXIT_REASON] | page[ioctls.RUN_EXIT_REASON + 1] << 8
+        """KVM_RUN: the exit reason, or KICKED where a kick ended the entry. Raises OSError."""
+        while True:
+            try:
+                self.ioctl(self.fd, ioctls.KVM_RUN, 0)
+                return int.from_bytes(self.page[ioctls.RUN_EXIT_REASON : ioctls.RUN_EXIT_REASON + 4], "little")
+            except InterruptedError:
+                if self._forget_kick():
+                    return KICKED
 
-    def _forget_kick(self) -> None:
+    def _forget_kick(self) -> bool:
+        """Whether it was a kick that ended the entry: another signal, or the late half of an old kick, is none."""
         import signal
 
+        kicked = bool(self.page[ioctls.RUN_IMMEDIATE_EXIT])
         self.page[ioctls.RUN_IMMEDIATE_EXIT] = 0
         while self._thread is not None and signal.sigtimedwait((self._kick_signal,), 0):
             pass
+        return kicked
 
     def port_access(self) -> PortAccess:
         """The particulars of KVM_EXIT_IO."""
-        direction, size, port, count, data_at = ioctls.RUN_IO.unpack_from(self.page, ioctls.RUN_EXIT)
-        return PortAccess(direction == ioctls.RUN_IO_OUT, size, port, count, data_at)
+        direction, size, port, repeats, data_at = ioctls.RUN_IO.unpack_from(self.page, ioctls.RUN_EXIT)
+        return PortAccess(direction == ioctls.RUN_IO_OUT, size, port, repeats, data_at)
 
     def mmio_access(self) -> MmioAccess:
         """The particulars of KVM_EXIT_MMIO."""
@@ -210,8 +228,14 @@ class Vcpu:
 
     def unexpected(self, reason: int) -> HostError:
         """What to raise for an exit that nobody here can complete."""
+        where = f"vCPU {self.number} at RIP {self.rip():#x}"
         name = ioctls.EXIT_NAMES.get(reason, f"exit reason {reason}")
-        detail = ""
-        if reason == ioctls.KVM_EXIT_INTERNAL_ERROR:
-            detail = f" (suberror {ioctls.RUN_INTERNAL.unpack_from(self.page, ioctls.RUN_EXIT)[0]})"
-        return HostError(f"KVM cannot go on: {name}{detail} on vCPU {self.number} at RIP {self.rip():#x}", "/dev/kvm")
+        if reason != ioctls.KVM_EXIT_INTERNAL_ERROR:
+            return HostError(f"KVM cannot go on: {name}", where)
+        suberror, _, flags, size, code = ioctls.RUN_INTERNAL.unpack_from(self.page, ioctls.RUN_EXIT)
+        if suberror != ioctls.KVM_INTERNAL_ERROR_EMULATION:
+            return HostError(f"KVM cannot go on: {name}, suberror {suberror}", where)
+        shown = f" ({code[:size].hex(' ')})" if flags & ioctls.RUN_INTERNAL_HAS_BYTES else ""
+        return HostError(
+            f"this KVM had to emulate an instruction{shown} and does not know it", where, "leave out --on kvm"
+        )

@@ -14,10 +14,6 @@ from emu.kvm.system import System
 from emu.ram import Ram
 
 _TSS_GPA = 0xFFFBD000  # three pages that some Intel CPUs need for real mode; above any RAM of ours
-_MSI_ADDRESS = 0xFEE00000
-_MSI_DESTINATION_SHIFT = 12
-_MSI_LEVEL_ASSERT = 1 << 14
-_MSI_INIT = 5 << 8
 
 
 class Vm:
@@ -38,11 +34,6 @@ class Vm:
         """One ioctl on the VM. Raises OSError as the kernel says."""
         answer: int = self.ioctl(self.fd, number, argument)
         return answer
-
-    def send_init(self, apic_id: int) -> None:
-        """An INIT, as another CPU would send it: what a vCPU keeps of its MSRs over it is KVM's affair."""
-        address = _MSI_ADDRESS | apic_id << _MSI_DESTINATION_SHIFT
-        self.request(ioctls.KVM_SIGNAL_MSI, ioctls.MSI.pack(address, 0, _MSI_INIT | _MSI_LEVEL_ASSERT, 0))
 
     def close(self) -> None:
         """Give the file back; the kernel frees the VM when its vCPUs are closed too."""

@@ -32,6 +32,7 @@ _CACHE_STRIDE = 24
 _ERROR_BEFORE_DR0 = 16
 _FLAG_SHADOW, _FLAG_LMA, _FLAG_CS64, _FLAG_CPL = 1 << 3, 1 << 14, 1 << 15, 3
 _CS_BASE = _SEGMENT_CACHES + _CACHE_STRIDE + 8
+_TASK_REGISTER = state.SEGMENTS.index("tr")
 _CARRY_OUT = 0x8000_0918  # twice that is a selector beyond the GDT, with a carry and an overflow
 _CARRY_OUT_FLAGS = abi.RFLAGS_CF | abi.RFLAGS_OF | abi.RFLAGS_AF | abi.RFLAGS_PF
 _CACHE_ORDER = ("es", "cs", "ss", "ds", "fs", "gs")
@@ -71,7 +72,8 @@ class Layout(NamedTuple):
         for index in range(len(state.SEGMENTS)):
             at = self.registers + (_SEGMENT_CACHES if index < 6 else _LDT_CACHE - 6 * _CACHE_STRIDE)
             selector, base, limit, flags = _CACHE.unpack_from(blob, at + index * _CACHE_STRIDE)
-            found.append(state.Segment(selector & 0xFFFF, vmcb.attributes_of_flags(flags), limit, base))
+            attributes = vmcb.attributes_of_flags(flags) | (vmcb.TSS_BUSY if index == _TASK_REGISTER else 0)
+            found.append(state.Segment(selector & 0xFFFF, attributes, limit, base))
         return tuple(found)
 
 
@@ -135,6 +137,8 @@ def verify(engine: "Engine") -> None:
     engine.load_scratch("flags")
     engine.general["RAX"] = _CARRY_OUT
     engine.vmrun(16)
+    if engine.hidden().shadow:
+        raise _unknown("its context blob does not hold the hidden state of version 2.1")
     engine.settle_flags()
     if engine.read_register("RFLAGS") & abi.RFLAGS_ARITHMETIC != _CARRY_OUT_FLAGS:
         raise _unknown("the flags of an instruction in mid-block are not kept as in version 2.1")

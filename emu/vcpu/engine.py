@@ -25,7 +25,7 @@ from emu import abi, state
 from emu.ram import Ram
 from emu.vcpu import vmcb
 from emu.vcpu.calibration import Layout, find_blob, find_counter, verify
-from emu.vcpu.decode import ADDRESS_SIZE, MAX_LENGTH, STRING_IN, STRING_IN_WIDE, decode
+from emu.vcpu.decode import MAX_LENGTH, STRING_IN, STRING_IN_WIDE, Instruction, decode
 from emu.vcpu.paging import Paging, read_linear
 from emu.vcpu.registers import Batch, uclib
 
@@ -72,8 +72,8 @@ class EngineError(Exception):
 class PortRequest(NamedTuple):
     """What the IN or OUT hook saw. `rip` is the instruction's, `value` None for IN.
 
-    `before` are registers the instruction changes, with their values before it. For INS, `destination` is the linear
-    address it stores to and `overwritten` what stood there.
+    `before` are the registers that IN and OUT may change, with their values before it. INS stops before it has done
+    anything: `string` then is the instruction, for the host to do.
     """
 
     rip: int
@@ -81,8 +81,7 @@ class PortRequest(NamedTuple):
     size: int
     value: int | None
     before: tuple[tuple[str, int], ...]
-    destination: int | None = None
-    overwritten: bytes = b""
+    string: Instruction | None = None
 
 
 class Hidden(NamedTuple):
@@ -104,7 +103,10 @@ class Resident(Protocol):
 
 
 class Engine:
-    """One per machine, over its RAM. `exit_code`, `counter` and `port` describe the last run."""
+    """One per machine, over its RAM. `exit_code`, `counter` and `port` describe the last run.
+
+    `after` is a trap or an interrupt window that came at the boundary behind an IN, OUT or SYSCALL which stopped it.
+    """
 
     def __init__(self, ram: Ram) -> None:
         self.ram = ram
@@ -150,6 +152,7 @@ class Engine:
         self._short_block: int | None = None
         self._watching = False
         self.port: PortRequest | None = None
+        self.after = NO_EXIT
         self.resident: Resident | None = None
         self.window_open = False
         self._stale: list[tuple[int, int]] = []
@@ -213,15 +216,19 @@ class Engine:
 
     def _on_interrupt(self, _uc: int, number: int, _data: int) -> None:
         if number >= SVM_BASE:
-            self.exit_code = number - SVM_BASE
-            self.counter = self._counter.value
-            self.port = None
-            if self.exit_code == vmcb.EXIT_VINTR:
+            code = number - SVM_BASE
+            if code == vmcb.EXIT_VINTR:
                 # The pending virtual interrupt is looked at before the stop request is: with IF left set, this hook
                 # would be called for ever. The flag is put back where the exit is decoded.
                 self.flags.read()
                 self.flags["RFLAGS"] &= ~abi.RFLAGS_IF
                 self.flags.write()
+            if self.port is None and self.exit_code == NO_EXIT:
+                self.exit_code = code
+                self.counter = self._counter.value
+            else:
+                # The instruction that stopped the guest is over: a single-step trap or an interrupt comes after it.
+                self.after = code
         # Below SVM_BASE: an exception number left over from an injection, which is no event.
         self._stop(self.handle)
 
@@ -263,7 +270,7 @@ class Engine:
         self._stale.append((gpa, size))
 
     def remember_in(self, port: int, size: int) -> PortRequest:
-        """What must be known of an IN or INS before it happens, since it happens before the host can judge it."""
+        """What must be known of an IN before it happens, since it happens before the host can judge it."""
         before = self._string_registers
         before.read()
         kept = tuple((name, before[name]) for name in _STRING_REGISTERS)
@@ -274,20 +281,8 @@ class Engine:
         paging = Paging(control["CR0"], control["CR3"], control["CR4"], hidden.lma)
         linear = rip if hidden.long else hidden.cs_base + rip & 0xFFFFFFFF
         found = decode(read_linear(self.ram, paging, linear, MAX_LENGTH), hidden.long)
-        if found is None or found.opcode not in (STRING_IN, STRING_IN_WIDE):
-            return PortRequest(rip, port, size, None, kept)
-        destination = self._string_destination(before["RDI"], found.prefixes, hidden)
-        return PortRequest(
-            rip, port, size, None, kept, destination, read_linear(self.ram, paging, destination, size)
-        )
-
-    def _string_destination(self, rdi: int, prefixes: bytes, hidden: Hidden) -> int:
-        narrowed = ADDRESS_SIZE in prefixes
-        if hidden.long:
-            return rdi & 0xFFFFFFFF if narrowed else rdi
-        segments = self.layout.segments(self._blob_bytes)
-        big = bool(segments[state.SEGMENTS.index("cs")].attributes & state.ATTRIBUTE_BIG) != narrowed
-        return segments[0].base + (rdi & (0xFFFFFFFF if big else 0xFFFF)) & 0xFFFFFFFF
+        string = found if found is not None and found.opcode in (STRING_IN, STRING_IN_WIDE) else None
+        return PortRequest(rip, port, size, None, kept, string)
 
     # --- running -----------------------------------------------------------------------------------------------------
 
@@ -328,7 +323,7 @@ class Engine:
         return self._emulate(WINDOW, insns, STUB_INSNS)
 
     def _emulate(self, rip: int, insns: int, overhead: int) -> int:
-        self.exit_code = NO_EXIT
+        self.exit_code = self.after = NO_EXIT
         self.port = None
         count, before = insns + overhead, overhead
         self._watching = True
@@ -415,6 +410,7 @@ class Engine:
         A faulting instruction has no effect, so it may be asked to fault once more.
         """
         code, counter = self.exit_code, self.counter
+        self.exit_code = NO_EXIT
         self._start(
             self.handle, ctypes.c_uint64(rip), ctypes.c_uint64(2**64 - 1), ctypes.c_uint64(0), ctypes.c_size_t(1)
         )

@@ -13,9 +13,9 @@ from typing import Any
 
 from emu import abi, exits, state
 from emu.exits import Exit
-from emu.vcpu import decode, vmcb
+from emu.vcpu import decode, port_io, vmcb
 from emu.vcpu.engine import NO_EXIT, SYSCALL, SYSENTER, UNASSIGNED_FETCH, Engine, EngineError, PortRequest
-from emu.vcpu.paging import Paging, read_linear, translate, write_linear
+from emu.vcpu.paging import Paging, read_linear, translate
 
 DR6, DR7 = 4, 5  # places in CpuState.debug
 _DR6_SINGLE_STEP = 1 << 14
@@ -196,6 +196,8 @@ class Vcpu:
             return self._single_step_trap()
         if not window and engine.window_open:
             engine.close_window()
+        if window and self._stepped and engine.window_open and engine.hidden().shadow:
+            engine.set_shadow(False)  # it covered the instruction that the host has completed
         while True:
             budget = budget_insns - self.used
             shadowed = window and not engine.window_open and self._shadow()
@@ -252,6 +254,8 @@ class Vcpu:
             return exits.InterruptWindow(rip)
         if code == UNASSIGNED_FETCH:
             return exits.Fault(rip, abi.UD_VECTOR, None, None)  # ones are no instruction
+        if engine.after == vmcb.EXIT_VINTR:
+            engine.write_register("RFLAGS", engine.read_register("RFLAGS") | abi.RFLAGS_IF)
         if code == SYSCALL:
             return self._syscall()
         if code == SYSENTER:
@@ -261,6 +265,8 @@ class Vcpu:
         if found is None:
             raise EngineError(f"exit {code:#x} at {rip:#x}, where there is no instruction")
         opcode, length = found.opcode, found.length
+        if decode.LOCK in found.prefixes:
+            return exits.Fault(rip, abi.UD_VECTOR, None, None)  # which the engine would overlook
         if code == vmcb.EXIT_MSR:
             msr = registers["RCX"] & _MASK32
             if opcode == decode.RDMSR:
@@ -394,6 +400,8 @@ class Vcpu:
             code = state.CODE32
         general["RFLAGS"] = general["RFLAGS"] & ~(mask | abi.RFLAGS_RF) | abi.RFLAGS_FIXED
         general["RIP"] = target
+        if general["RFLAGS"] & abi.RFLAGS_TF:
+            self._trap_after_step = True
         selector = star >> 32 & 0xFFFC
         block.set_segment("cs", state.flat_segment(selector, code))
         block.set_segment("ss", state.flat_segment(selector + 8, state.DATA32))
@@ -412,56 +420,33 @@ class Vcpu:
         assert request is not None
         self._port = request
         self._rip = engine.read_rip()
-        if not self._port_allowed(request):
-            self._take_back_port(request)
+        if engine.after == vmcb.EXIT_VINTR:
+            engine.write_register("RFLAGS", engine.read_register("RFLAGS") | abi.RFLAGS_IF)
+        if request.string is not None:
+            engine.settle_flags()
+        if not port_io.allowed(engine, self.paging(), request):
+            port_io.take_back(engine, request)
+            self._rip = request.rip
+            self.used -= 1
+            self.retired -= 1
             return exits.Fault(self._rip, abi.GP_VECTOR, 0, None)
+        if engine.after == vmcb.EXIT_EXCEPTION + abi.DB_VECTOR:
+            self._trap_after_step = True
         if request.value is None:
-            return exits.PortIn(request.rip, request.port, request.size, request.destination is not None)
+            return exits.PortIn(request.rip, request.port, request.size, request.string is not None)
         return exits.PortOut(request.rip, request.port, request.size, request.value)
-
-    def _port_allowed(self, request: PortRequest) -> bool:
-        """IOPL, and below it the I/O bitmap of the TSS, which the engine does not look at in guest mode."""
-        engine = self.engine
-        hidden = engine.hidden()
-        flags = engine.read_register("RFLAGS")
-        engine.control.read()
-        protected = engine.control["CR0"] & abi.CR0_PE
-        if not protected or (not flags & abi.RFLAGS_VM and hidden.cpl <= (flags & abi.RFLAGS_IOPL) >> 12):
-            return True
-        tss = engine.segments()[state.SEGMENTS.index("tr")]
-        paging = self.paging()
-        if tss.limit < abi.TSS_LIMIT:
-            return False
-        bitmap = int.from_bytes(read_linear(self.ram, paging, tss.base + abi.TSS_IO_BITMAP, 2), "little")
-        at = bitmap + request.port // 8
-        if at + 1 > tss.limit:
-            return False
-        bits = int.from_bytes(read_linear(self.ram, paging, tss.base + at, 2).ljust(2, b"\xff"), "little")
-        return not bits >> request.port % 8 & ((1 << request.size) - 1)
-
-    def _take_back_port(self, request: PortRequest) -> None:
-        """The instruction must not have happened: registers and the byte string INS stored to go back."""
-        engine = self.engine
-        for name, value in request.before:
-            engine.write_register(name, value)
-        if request.destination is not None:
-            write_linear(self.ram, self.paging(), request.destination, request.overwritten)
-        self._rip = request.rip
-        self.used -= 1
-        self.retired -= 1
 
     def complete_in(self, value: int) -> None:
         """Give the last PortIn its answer; its low `size` bytes count."""
         engine = self._reside()
         request = self._port
         assert request is not None
-        value &= (1 << 8 * request.size) - 1
-        if request.destination is not None:
-            write_linear(self.ram, self.paging(), request.destination, value.to_bytes(request.size, "little"))
-            return
-        rax = dict(request.before)["RAX"]
-        merged = value if request.size == 4 else rax >> 8 * request.size << 8 * request.size | value
-        engine.write_register("RAX", merged)
+        if request.string is None:
+            port_io.put_result(engine, request, value)
+        elif port_io.store_string(engine, self.paging(), request, value):
+            self._step(request.string.length)
+        else:
+            self._step(0)
 
     # --- delivery (the rules are in emu.vcpu.delivery) --------------------------------------------------------------
 

@@ -94,6 +94,11 @@ def with_dpl(attributes: int, dpl: int) -> int:
     return attributes & ~(3 << 5) | dpl << 5
 
 
+# The task register of a running CPU is always busy; the engine keeps it without that bit, and ends the whole process
+# when a change of privilege in 32-bit code finds it set.
+TSS_BUSY = 1 << 1
+
+
 class Vmcb:
     """A view of one block in host memory; every accessor reads or writes that memory directly."""
 
@@ -112,9 +117,11 @@ class Vmcb:
 
     def segment(self, name: str) -> Segment:
         selector, attributes, limit, base = _SEGMENT.unpack_from(self.memory, _SEGMENT_OFFSETS[name])
-        return Segment(selector, attributes, limit, base)
+        return Segment(selector, attributes | TSS_BUSY if name == "tr" else attributes, limit, base)
 
     def set_segment(self, name: str, segment: Segment) -> None:
+        if name == "tr":
+            segment = segment._replace(attributes=segment.attributes & ~TSS_BUSY)
         _SEGMENT.pack_into(self.memory, _SEGMENT_OFFSETS[name], *segment)
 
     def set_segments(self, segments: tuple[Segment, ...]) -> None:

@@ -240,7 +240,7 @@ class Writer:
         return f"{push}\nor dword ptr [{top}], 0x100\n{pop}\n{inner}\n{push}\nand dword ptr [{top}], ~0x100\n{pop}"
 
     def stepped_exit(self) -> str:
-        return self.rng.choice(("cpuid", "rdtsc", "pause", "cld\nstd\ncld", self.call(), self.string(), self.exit()))
+        return self.rng.choice(("cpuid", "rdtsc", "pause", "cld\nstd\ncld", self.call(), self.string(), self.exit(), self.string_io(), self.system_call()))
 
     def interrupts(self) -> str:
         push, pop, top = ("pushfq", "popfq", "rsp") if self.wide else ("pushfd", "popfd", "esp")

@@ -1,0 +1,95 @@
+"""Source lines for addresses, from the DWARF line tables of an ELF file.
+
+A line table is a small program that the reader executes, so hostile files are met with caps and with silence: whatever
+is compressed, larger than MAX_TABLE bytes or damaged counts as not being there.
+
+In Linux: scripts/decode_stacktrace.sh does this for an oops, with addr2line.
+"""
+
+import io
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from emu.boot.elf_file import SHF_COMPRESSED, SHF_EXECINSTR, Damaged, read_header, sections
+
+MAX_TABLE = 1 << 20
+_SECTIONS = (".debug_line", ".debug_info", ".debug_abbrev")
+# What pyelftools raises on input it did not expect; none of it may reach the user as a traceback.
+_UNREADABLE = (
+    *(ValueError, OSError, KeyError, IndexError, TypeError, AttributeError, AssertionError, OverflowError),
+    *(ZeroDivisionError, RecursionError, MemoryError),
+)
+
+
+def source_lines(source: bytes, addresses: Collection[int]) -> dict[int, str]:
+    """`file:line` of each of these addresses that the ELF file `source` tells of."""
+    # A linker leaves the lines of code that it threw away at address 0.
+    addresses = [address for address in addresses if _is_code(source, address)]
+    if not addresses or not _worth_reading(source):
+        return {}
+    from elftools.common.exceptions import DWARFError, ELFError
+    from elftools.construct.core import ConstructError
+    from elftools.elf.elffile import ELFFile
+
+    found: dict[int, str] = {}
+    try:
+        dwarf = ELFFile(io.BytesIO(source)).get_dwarf_info()
+        for unit in dwarf.iter_CUs():
+            program = dwarf.line_program_for_CU(unit)
+            if program is not None:
+                found |= _lines_of(program, addresses)
+    except (*_UNREADABLE, ELFError, DWARFError, ConstructError):
+        pass  # what was read before the damage is as good as ever
+    return found
+
+
+def _is_code(source: bytes, address: int) -> bool:
+    try:
+        return any(
+            one.flags & SHF_EXECINSTR and one.addr <= address < one.addr + one.size
+            for one in sections(source, read_header(source))
+        )
+    except Damaged:
+        return False
+
+
+def _worth_reading(source: bytes) -> bool:
+    try:
+        tables = [one for one in sections(source, read_header(source)) if one.name.startswith(".debug_")]
+    except Damaged:
+        return False
+    if any(one.flags & SHF_COMPRESSED for one in tables):
+        return False
+    return sum(one.size for one in tables if one.name in _SECTIONS) in range(1, MAX_TABLE)
+
+
+def _lines_of(program: Any, addresses: Collection[int]) -> dict[int, str]:
+    found = {}
+    for low, high, file, line in _rows(program):
+        for address in addresses:
+            if low <= address < high:
+                found[address] = f"{_file_name(program, file)}:{line}"
+    return found
+
+
+def _rows(program: Any) -> Iterator[tuple[int, int, int, int]]:
+    before = None
+    for entry in program.get_entries():
+        state = entry.state
+        if state is None:
+            continue
+        if before is not None and state.address > before.address:
+            yield before.address, state.address, before.file, before.line
+        before = None if state.end_sequence else state
+
+
+def _file_name(program: Any, number: int) -> str:
+    header = program.header
+    first = 0 if header["version"] >= 5 else 1  # from version 5 on, the table's numbers begin at 0
+    entry = header["file_entry"][number - first]
+    directories = header["include_directory"]
+    directory = b""
+    if entry["dir_index"] >= first and entry["dir_index"] - first < len(directories):
+        directory = directories[entry["dir_index"] - first]
+    path = entry["name"] if entry["name"].startswith(b"/") or not directory else directory + b"/" + entry["name"]
+    return "".join(chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in path)

@@ -1,0 +1,77 @@
+"""IN, OUT and INS where the engine leaves them to the host: permission, result, and the store of a string.
+
+The engine stops behind an IN or OUT, and before an INS. It asks nobody for permission in guest mode, so an instruction
+that was not allowed is undone here.
+
+In Linux: emulator_io_permited() in arch/x86/kvm/emulate.c.
+"""
+
+from emu import abi, state
+from emu.vcpu import decode
+from emu.vcpu.engine import Engine, PortRequest
+from emu.vcpu.paging import Paging, read_linear, write_linear
+
+
+def allowed(engine: Engine, paging: Paging, request: PortRequest) -> bool:
+    """IOPL, and below it the I/O bitmap of the TSS."""
+    flags = engine.read_register("RFLAGS")
+    if not paging.cr0 & abi.CR0_PE:
+        return True
+    if not flags & abi.RFLAGS_VM and engine.hidden().cpl <= (flags & abi.RFLAGS_IOPL) >> 12:
+        return True
+    tss = engine.segments()[state.SEGMENTS.index("tr")]
+    if tss.limit < abi.TSS_LIMIT:
+        return False
+    bitmap = int.from_bytes(read_linear(engine.ram, paging, tss.base + abi.TSS_IO_BITMAP, 2), "little")
+    at = bitmap + request.port // 8
+    if at + 1 > tss.limit:
+        return False
+    bits = int.from_bytes(read_linear(engine.ram, paging, tss.base + at, 2).ljust(2, b"\xff"), "little")
+    return not bits >> request.port % 8 & ((1 << request.size) - 1)
+
+
+def take_back(engine: Engine, request: PortRequest) -> None:
+    """The instruction must not have happened: its registers go back."""
+    for name, value in request.before:
+        engine.write_register(name, value)
+
+
+def put_result(engine: Engine, request: PortRequest, value: int) -> None:
+    """IN: the low bytes of `value` into AL, AX or EAX."""
+    size = request.size
+    value &= (1 << 8 * size) - 1
+    rax = dict(request.before)["RAX"]
+    engine.write_register("RAX", value if size == 4 else rax >> 8 * size << 8 * size | value)
+
+
+def store_string(engine: Engine, paging: Paging, request: PortRequest, value: int) -> bool:
+    """One iteration of INS: the store, RDI, and RCX with REP. Whether RIP moves on; a REP looks at RCX once more."""
+    assert request.string is not None
+    prefixes, size = request.string.prefixes, request.size
+    hidden, segments = engine.hidden(), engine.segments()
+    narrow = decode.ADDRESS_SIZE in prefixes
+    if hidden.long:
+        bits, base = 32 if narrow else 64, 0
+    else:
+        big = bool(segments[state.SEGMENTS.index("cs")].attributes & state.ATTRIBUTE_BIG)
+        bits, base = 32 if big != narrow else 16, segments[state.SEGMENTS.index("es")].base
+    mask = (1 << bits) - 1
+    registers = dict(request.before)
+    rdi = registers["RDI"]
+    linear = base + (rdi & mask)
+    if not hidden.long:
+        linear &= 0xFFFFFFFF
+    data = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+    write_linear(engine.ram, paging, linear, data)
+    down = engine.read_register("RFLAGS") & abi.RFLAGS_DF
+    engine.write_register("RDI", _moved(rdi, -size if down else size, bits))
+    if not (decode.REP in prefixes or decode.REPNE in prefixes):
+        return True
+    engine.write_register("RCX", _moved(registers["RCX"], -1, bits))
+    return False
+
+
+def _moved(register: int, by: int, bits: int) -> int:
+    """A register after a change in address size `bits`: 32 bits clear the upper half, 16 bits keep the rest."""
+    moved = register + by & (1 << bits) - 1
+    return register & ~0xFFFF | moved if bits == 16 else moved

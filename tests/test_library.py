@@ -1,0 +1,66 @@
+"""The library as its documentation shows it."""
+
+import io
+import subprocess
+import sys
+import typing
+
+import pytest
+
+import emu
+
+
+def test_ten_lines_of_python_are_a_run():
+    image = emu.load_guest("clock")
+    printed = io.BytesIO()
+    machine = emu.Machine(
+        image, emu.Config(vcpus=2, tasks=("busy",)), console=lambda byte: printed.write(bytes((byte,)))
+    )
+    result = machine.run()
+    assert (result.reason, result.exit_code) == ("exit", 0)
+    for vcpu in result.vcpus:
+        assert vcpu.ran_ns + vcpu.stolen_ns + vcpu.idle_ns == vcpu.elapsed_ns == result.virtual_ns
+        assert vcpu.area is not None and vcpu.area.version == 2 * vcpu.updates
+    assert printed.getvalue() == result.console
+
+
+def test_scenario_is_a_run_too():
+    from emu import data
+
+    scenario = emu.load_scenario(data.guests_dir() / "demo.toml")
+    assert emu.Machine(emu.load_guest(scenario.guest), scenario.config).run().exit_code == 0
+
+
+def test_bad_input_is_one_exception_with_its_place():
+    with pytest.raises(emu.HostError) as caught:
+        emu.load_guest("no_such_guest")
+    assert caught.value.message and caught.value.remedy
+
+
+def test_every_public_name_is_documented_and_its_annotations_resolve():
+    for name in emu.__all__:
+        thing = getattr(emu, name)
+        assert thing.__doc__ and len(thing.__doc__) > 20, name
+        typing.get_type_hints(thing.__init__ if isinstance(thing, type) else thing)
+
+
+def test_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = emu.no_such_name
+
+
+POSIX_ONLY = ("fcntl", "termios", "resource", "pwd", "grp", "pty", "tty")
+
+
+@pytest.mark.parametrize("module", ["emu.machine", "emu.commands.run", "emu.commands.build", "emu.diagnosis"])
+def test_nothing_posix_only_is_needed_by_an_import(module):
+    # A None in sys.modules makes an import of that name fail: as on Windows.
+    code = (
+        "import sys, unicorn, capstone, tempfile, subprocess\n"
+        f"for name in {POSIX_ONLY!r}: sys.modules[name] = None\n"
+        "import os, signal\n"
+        "for name in ('getuid', 'geteuid', 'fork', 'mkfifo'): os.__dict__.pop(name, None)\n"
+        "for name in ('SIGPIPE', 'SIGHUP', 'SIGKILL'): signal.__dict__.pop(name, None)\n"
+        f"import {module}\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
