@@ -9,10 +9,10 @@ In Linux: record_steal_time() in arch/x86/kvm/x86.c is called by vcpu_enter_gues
 
 import itertools
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from emu import abi
-from emu.devices.steal_time import Step
+from emu.devices.steal_time import StealTime, Step
 from emu.package import Package
 from emu.ram import Ram
 from emu.scenario import DEFAULT_STORE_GAP, Config
@@ -21,16 +21,20 @@ Stored = Callable[[Package, Step], None]
 
 
 class HostModel:
-    """Performs updates on `ram` as `config` says, and calls `stored` after each store."""
+    """Performs updates on `ram` as `config` says, and calls `stored` after each store.
 
-    def __init__(self, config: Config, ram: Ram, stored: Stored) -> None:
+    `now` tells virtual time in picoseconds.
+    """
+
+    def __init__(self, config: Config, ram: Ram, stored: Stored, now: Callable[[], int]) -> None:
         self._ram = ram
         self._stored = stored
+        self._now = now
         self._at_once = config.host_model == "kvm"
         self._halves = config.steal_store == "halves"
         self._gaps = [_gaps(config, number) for number in range(config.vcpus)]
 
-    def before_entry(self, package: Package, now_ps: int) -> None:
+    def before_entry(self, package: Package) -> None:
         """Store what is due before this vCPU's next instruction: an update asked for, or the next part of one."""
         steal = package.steal
         if steal is None:
@@ -38,14 +42,19 @@ class HostModel:
         if package.update is not None and package.store_in == 0:
             self._continue(package)
         if steal.requested and package.update is None:
-            steps = steal.update(package.entity.run_delay_ns(now_ps), self._ram.load, halves=self._halves)
-            if self._at_once:
+            steps = self._update(package, steal)
+            if self._at_once or not steal.enabled:
                 self._store_all(package, steps)
-            elif steal.enabled:
+            else:
                 package.update = steps
                 package.store_in = self._gaps[package.number]()
                 if package.store_in == 0:
                     self._continue(package)
+
+    def _update(self, package: Package, steal: StealTime) -> Iterator[Step]:
+        # A generator, so that run delay is sampled when the first store is due and not when it is planned.
+        run_delay_ns = package.entity.run_delay_ns(self._now())
+        yield from steal.update(run_delay_ns, self._ram.load, halves=self._halves)
 
     def preempted(self, package: Package) -> None:
         """This vCPU was taken off its pCPU though it could run on."""

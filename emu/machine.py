@@ -94,7 +94,7 @@ class Machine:
         for device in (self.console, self.exit_port, marks):
             for base, count in device.ports:
                 ports.attach(base, count, device)
-        self._model = HostModel(config, self.ram, self._recorder.stored)
+        self._model = HostModel(config, self.ram, self._recorder.stored, self._now)
         self._completion = Completion(ports, marks, self._model, self._recorder)
         self._recorder.began(image.sha256, config.traceable())
 
@@ -198,7 +198,7 @@ class Machine:
 
     def _before_entry(self, package: Package) -> bool:
         """Updates, then interrupts; True where an interrupt was delivered, which is a unit of work."""
-        self._model.before_entry(package, self._now_ps)
+        self._model.before_entry(package)
         if package.lapic.pending() is None or not package.vcpu.interruptible():
             return False
         self._completion.interrupt(package)

@@ -53,4 +53,5 @@ class Progress:
         line = line[: (columns or 80) - 1]  # a line that wraps could not be taken away
         self._stream.write("\r" + line + " " * (self._width - len(line)))
         self._stream.flush()
-        self._width = len(line)
+        # With room for the ^C that a terminal echoes behind it.
+        self._width = min(len(line) + 2, (columns or 80) - 1)
