@@ -54,7 +54,7 @@ class Config(NamedTuple):
     tsc_khz: int = 1_000_000
     interleave_ps: int = clock.UNITS["us"]
     time_limit_ps: int = clock.UNITS["s"]
-    insn_limit: int = 1_000_000_000
+    insn_limit: int = 200_000_000
     exit_limit: int = 2_000_000
     output_limit: int = 1 << 20
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from emu import abi, clock, machine
+from emu import abi, clock
+from emu import result as results
 from emu.result import Result, VcpuResult
 from emu.scenario import Config
 from emu.view.scale import readable
@@ -193,14 +194,14 @@ _MORE = "; give a higher one to go on"
 def ending(result: Result, config: Config) -> str:
     """One sentence: how the run ended and after how much. Raises KeyError for a reason that has no sentence."""
     why, hint = {
-        machine.EXIT: (f"the guest ended the run with status {result.exit_code}", ""),
-        machine.HALTED: ("halted: every vCPU sleeps and nothing is armed that could wake one,", ""),
-        machine.TRIPLE_FAULT: ("a triple fault (an exception while a double fault was delivered) ended the run", ""),
-        machine.INTERRUPTED: ("interrupted: these are the books so far,", ""),
-        machine.TIME_LIMIT: (f"stopped at --time-limit {flag_duration(config.time_limit_ps)}", _MORE),
-        machine.INSN_LIMIT: (f"stopped at --insn-limit {config.insn_limit:,}", _MORE),
-        machine.EXIT_LIMIT: (f"stopped at --exit-limit {config.exit_limit:,}", _MORE),
-        machine.OUTPUT_LIMIT: (f"stopped at --output-limit {flag_size(config.output_limit)}", _MORE),
+        results.EXIT: (f"the guest ended the run with status {result.exit_code}", ""),
+        results.HALTED: ("halted: every vCPU sleeps and nothing is armed that could wake one,", ""),
+        results.TRIPLE_FAULT: ("a triple fault (an exception while a double fault was delivered) ended the run", ""),
+        results.INTERRUPTED: ("interrupted: these are the books so far,", ""),
+        results.TIME_LIMIT: (f"stopped at --time-limit {flag_duration(config.time_limit_ps)}", _MORE),
+        results.INSN_LIMIT: (f"stopped at --insn-limit {config.insn_limit:,}", _MORE),
+        results.EXIT_LIMIT: (f"stopped at --exit-limit {config.exit_limit:,}", _MORE),
+        results.OUTPUT_LIMIT: (f"stopped at --output-limit {flag_size(config.output_limit)}", _MORE),
         "running": ("still running", ""),
     }[result.reason]
     insns = "1 instruction" if result.instructions == 1 else f"{result.instructions:,} instructions"

@@ -41,8 +41,8 @@ def test_source_lines_are_those_of_the_source():
     assert main is not None
     found = source_lines(CLOCK, [abi.GUEST_GPA, main, 5, abi.MIN_RAM])
     file, _, line = found[main].rpartition(":")
-    text = (data.guests_dir().parent / file).read_text(encoding="utf-8").splitlines()[int(line) - 1]
-    assert "main" in text
+    text = (data.guests_dir().parent / file).read_text(encoding="utf-8").splitlines()
+    assert any("main" in one for one in text[int(line) - 2 : int(line)])  # a compiler may name the brace's line
     assert found[abi.GUEST_GPA].startswith("guests/start.S:")
     assert not {5, abi.MIN_RAM} & found.keys()
 

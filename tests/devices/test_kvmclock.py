@@ -210,17 +210,19 @@ def test_without_being_set_anew_the_bound_would_be_broken() -> None:
 
 
 def _errors(master_class: type[MasterClock]) -> set[int]:
-    """Reading minus truth in whole nanoseconds, a little after each of many new starts."""
+    """Reading minus truth in whole nanoseconds, some time after each of many new starts, until the next is due."""
     khz = 2_999_999
     bench = Bench(khz=khz)
     bench.master = bench.times[0]._master = master_class(khz)
     bench.write(TIME_NEW, AREA | 1)
     errors = set()
-    for _ in range(2000):
+    for turn in range(2000):
         bench.ps += 777
         bench.master.rebase(bench.ps)
         bench.serve()
-        bench.ps += 333
+        due = bench.master.due_ps
+        assert due is not None
+        bench.ps += turn * 104_729_000_000 % (due - bench.ps)
         tick_ns = clock.tsc(bench.ps, khz) * 10**6 // khz
         errors.add(bench.info().ns(bench.tscs[0].value()) - tick_ns)
     return errors

@@ -168,7 +168,7 @@ class EndsWhatIsStillSet(PvEoi):
         return pending, super().leave(load)[1]
 
 
-class TestsWholeByte(PvEoi):
+class LooksAtTheWholeByte(PvEoi):
     def leave(self, load: Load) -> tuple[bool, tuple[Step, ...]]:
         return super().leave(lambda gpa, size: int(load(gpa, size) != 0))
 
@@ -196,7 +196,7 @@ SLIPS: dict[Any, str] = {
     SetsForEveryEntry: "interrupt_under_another_one_ends_by_apic",
     ForgetsToTakeBack: "bit_that_is_still_set_is_taken_back_and_is_no_eoi",
     EndsWhatIsStillSet: "bit_that_is_still_set_is_taken_back_and_is_no_eoi",
-    TestsWholeByte: "other_bits_of_the_byte_do_not_count",
+    LooksAtTheWholeByte: "other_bits_of_the_byte_do_not_count",
     EndsTwice: "cleared_bit_is_one_eoi",
     ResetKeepsTheMsr: "reset_and_wrmsr_forget_what_is_pending",
 }
