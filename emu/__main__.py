@@ -38,7 +38,15 @@ commands:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the process's exit status and never raises."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    status = _run(list(sys.argv[1:] if arguments is None else arguments))
+    if arguments is None:
+        import signal
+
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process is leaving: Ctrl-C has nothing left to end
+    return status
+
+
+def _run(words: list[str]) -> int:
     _prepare_streams()
     as_json = "--json" in words
     try:

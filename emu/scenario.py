@@ -63,19 +63,32 @@ class Config(NamedTuple):
         return {**self._asdict(), "script": None if self.script is None else self.script[1]}
 
 
+class Kind(NamedTuple):
+    """What values an option has: `read` turns text into one, or raises ValueError with the reason; `allows` judges one
+    that Python code has given."""
+
+    read: Callable[[str], Any]
+    allows: Callable[[Any], bool]
+
+
 class Option(NamedTuple):
-    """One row of the table. `read` turns text into the value and raises ValueError with the reason."""
+    """One row of the table: flag and scenario key `name`, Config's `field`; one that `repeats` holds a tuple."""
 
     name: str
     field: str
-    read: Callable[[str], Any]
+    kind: Kind
     help: str
     repeats: bool = False
     metavar: str = ""
 
+    @property
+    def read(self) -> Callable[[str], Any]:
+        """Text to one value; raises ValueError with the reason."""
+        return self.kind.read
 
-def whole(low: int, high: int) -> Callable[[str], int]:
-    """A reader of whole numbers from `low` to `high`; `1e9` and `1_000` are understood."""
+
+def whole(low: int, high: int) -> Kind:
+    """Whole numbers from `low` to `high`; `1e9` and `1_000` are understood."""
 
     def read(text: str) -> int:
         mantissa, e, exponent = text.lower().replace("_", "").partition("e")
@@ -88,7 +101,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
                 return value
         raise ValueError(f"must be a whole number from {low} to {high}")
 
-    return read
+    return Kind(read, lambda value: type(value) is int and low <= value <= high)
 
 
 def is_digits(text: str, most: int) -> bool:
@@ -96,8 +109,8 @@ def is_digits(text: str, most: int) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= most
 
 
-def one_of(*names: str) -> Callable[[str], str]:
-    """A reader of one of some names."""
+def one_of(*names: str) -> Kind:
+    """One of some names."""
 
     def read(text: str) -> str:
         if text not in names:
@@ -106,11 +119,10 @@ def one_of(*names: str) -> Callable[[str], str]:
             )
         return text
 
-    return read
+    return Kind(read, lambda value: value in names)
 
 
-def duration(text: str) -> int:
-    """A positive duration, in picoseconds; MAX_DURATION_PS at most."""
+def _duration(text: str) -> int:
     try:
         ps = clock.parse_duration(text)
     except ValueError:
@@ -120,8 +132,12 @@ def duration(text: str) -> int:
     return ps
 
 
-def size(low: int, high: int, step: int = 1) -> Callable[[str], int]:
-    """A reader of bytes, a whole number with K, M or G; from `low` to `high`, in multiples of `step`."""
+# A positive duration, in picoseconds; MAX_DURATION_PS at most.
+DURATION = Kind(_duration, lambda value: type(value) is int and 0 < value <= MAX_DURATION_PS)
+
+
+def size(low: int, high: int, step: int = 1) -> Kind:
+    """Bytes, a whole number with K, M or G; from `low` to `high`, in multiples of `step`."""
 
     def read(text: str) -> int:
         number, unit = text[:-1], text[-1:].upper()
@@ -132,18 +148,15 @@ def size(low: int, high: int, step: int = 1) -> Callable[[str], int]:
         bounds = f"from {low >> 10}K to {high >> 20}M" + (f", in steps of {step >> 10}K" if step > 1 << 10 else "")
         raise ValueError(f"must be a whole number with K, M or G, such as 16M, {bounds}")
 
-    return read
+    return Kind(read, lambda value: type(value) is int and low <= value <= high and value % step == 0)
 
 
-def gaps(text: str) -> tuple[int, ...]:
-    """One gap, or several with commas between."""
-    read = whole(0, 1 << 32)
-    return tuple(read(part) for part in text.split(","))
-
-
-def text_file(path: str) -> tuple[str, str]:
-    """The place and the text of a file of at most MAX_TEXT bytes."""
-    return path, read_text(path)
+_GAP = whole(0, 1 << 32)
+# One gap, or several with commas between.
+GAPS = Kind(
+    lambda text: tuple(_GAP.read(part) for part in text.split(",")),
+    lambda value: type(value) is tuple and all(map(_GAP.allows, value)),
+)
 
 
 def read_text(path: str) -> str:
@@ -164,8 +177,8 @@ def read_text(path: str) -> str:
     return text
 
 
-def _plain(text: str) -> str:
-    return text
+def _is_script(value: Any) -> bool:
+    return value is None or (type(value) is tuple and len(value) == 2 and all(isinstance(one, str) for one in value))
 
 
 def _place(text: str) -> str:
@@ -175,26 +188,38 @@ def _place(text: str) -> str:
     return f"{int(vcpu)}={int(value)}"
 
 
+def _is_place(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(_place(value))
+    except ValueError:
+        return False
+
+
+SCRIPT = Kind(lambda path: (path, read_text(path)), _is_script)
+TASK = Kind(lambda text: text, lambda value: isinstance(value, str))  # its grammar is emu.host.task's
+PLACE = Kind(_place, _is_place)
+
+
 OPTIONS = (
     Option("vcpus", "vcpus", whole(1, abi.MAX_VCPUS), "how many virtual CPUs the guest has", metavar="N"),
     Option("pcpus", "pcpus", whole(1, abi.MAX_VCPUS), "how many physical CPUs the host has for them", metavar="N"),
     Option(
         "task",
         "tasks",
-        _plain,
+        TASK,
         "a host task that competes for the pCPUs: busy:weight=2, periodic:period=10ms,run=3ms,phase=0,"
         " bursty:on=2ms,off=5ms; each may have weight= and pcpu=; may be given several times",
         repeats=True,
         metavar="KIND",
     ),
     Option("policy", "policy", one_of(*POLICIES), f"how the host schedules: {', '.join(POLICIES)}", metavar="NAME"),
-    Option("quantum", "quantum_ps", duration, "how long one runs before the next is considered", metavar="TIME"),
+    Option("quantum", "quantum_ps", DURATION, "how long one runs before the next is considered", metavar="TIME"),
     Option(
-        "script", "script", text_file, "for --policy script: a file of lines `pcpu who duration|insns`", metavar="FILE"
+        "script", "script", SCRIPT, "for --policy script: a file of lines `pcpu who duration|insns`", metavar="FILE"
     ),
     Option("seed", "seed", whole(0, (1 << 64) - 1), "for everything random", metavar="N"),
-    Option("pin", "pin", _place, "bind a vCPU to a pCPU, as VCPU=PCPU", repeats=True, metavar="V=P"),
-    Option("weight", "weight", _place, "a vCPU's weight under fair, as VCPU=WEIGHT", repeats=True, metavar="V=W"),
+    Option("pin", "pin", PLACE, "bind a vCPU to a pCPU, as VCPU=PCPU", repeats=True, metavar="V=P"),
+    Option("weight", "weight", PLACE, "a vCPU's weight under fair, as VCPU=WEIGHT", repeats=True, metavar="V=W"),
     Option("ram", "ram", size(abi.MIN_RAM, abi.MAX_RAM, abi.PAGE_SIZE), "guest memory, such as 16M", metavar="SIZE"),
     Option(
         "host-model",
@@ -207,7 +232,7 @@ OPTIONS = (
     Option(
         "store-gap",
         "store_gap",
-        gaps,
+        GAPS,
         f"under other-cpu: instructions before each store of an update, as N or N,N,... repeated; else 0 to"
         f" {DEFAULT_STORE_GAP} from the seed",
         metavar="N",
@@ -241,11 +266,11 @@ OPTIONS = (
     Option(
         "interleave",
         "interleave_ps",
-        duration,
+        DURATION,
         "with several pCPUs: how far one may run ahead of another",
         metavar="TIME",
     ),
-    Option("time-limit", "time_limit_ps", duration, "end the run at this virtual time", metavar="TIME"),
+    Option("time-limit", "time_limit_ps", DURATION, "end the run at this virtual time", metavar="TIME"),
     Option("insn-limit", "insn_limit", whole(1, 10**15), "end the run after this many instructions", metavar="N"),
     Option("exit-limit", "exit_limit", whole(1, 10**12), "end the run after this many exits", metavar="N"),
     Option(
@@ -284,11 +309,22 @@ def from_text(values: Mapping[str, list[str]], base: Config = Config(), where: s
                 value = option.read(text)
             except ValueError as reason:
                 raise HostError(f"{text!r} cannot be used: {reason}", place) from None
-            if option.read is _place and any(value.partition("=")[0] == one.partition("=")[0] for one in read):
+            if option.kind is PLACE and any(value.partition("=")[0] == one.partition("=")[0] for one in read):
                 raise HostError(f"vCPU {value.partition('=')[0]} is named twice", place, "name it once")
             read.append(value)
         changes[option.field] = tuple(read) if option.repeats else read[-1]
     return base._replace(**changes)
+
+
+def check(config: Config) -> None:
+    """Raises HostError, naming the field, where a Config that Python code made has a value that no flag could give."""
+    for option in OPTIONS:
+        value = getattr(config, option.field)
+        if option.repeats and type(value) is not tuple:
+            raise HostError(f"{value!r} cannot be used", f"Config.{option.field}", "give a tuple")
+        for one in value if option.repeats else (value,):
+            if not option.kind.allows(one):
+                raise HostError(f"{one!r} cannot be used", f"Config.{option.field}", f"it is {option.help}")
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -346,7 +382,7 @@ def _texts(option: Option, value: object, where: str) -> list[str]:
             raise HostError(f"{kind} cannot be used here", where, "write text in quotes, or a whole number")
     texts = [str(one) for one in several]
     if isinstance(value, list) and not option.repeats:
-        if option.read is not gaps:
+        if option.kind is not GAPS:
             raise HostError("a list cannot be used here", where, "give one value")
         return [",".join(texts)]
     return texts

@@ -1,6 +1,8 @@
 """Triple faults told so that a student finds the mistake: each kind of crash names its own cause."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from emu import abi
 from emu.boot.image import flat_image
@@ -198,3 +200,15 @@ def test_exits_are_told_in_words(exit_, words):
 def test_printed_bytes_are_one_line_and_cannot_give_orders():
     last = [(0, PortOut(n, abi.PORT_CONSOLE, 1, byte)) for n, byte in enumerate(b"hi\x1b[m\n")]
     assert history(last, hex) == ["vcpu0  printed 'hi\\x1b[m\\n', lastly at 0x5"]
+
+
+@settings(derandomize=True, deadline=None, database=None, max_examples=150)
+@given(st.binary(min_size=1, max_size=40), st.sampled_from(["long", "pm32", "real"]))
+def test_any_code_at_all_ends_and_has_a_diagnosis_where_it_shut_down(code, mode):
+    machine = Machine(
+        flat_image(code, "noise.bin", mode), Config(insn_limit=1000, exit_limit=100, output_limit=1 << 10)
+    )
+    result = machine.run()
+    lines = diagnose(machine)
+    assert bool(lines) == (result.reason == "triple-fault")
+    assert all(line.isprintable() for line in lines)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from emu import data
 from emu.faults import HostError
-from emu.scenario import BY_NAME, MAX_TEXT, OPTIONS, Config, from_text, load_scenario
+from emu.scenario import BY_NAME, MAX_TEXT, OPTIONS, Config, check, from_text, load_scenario
 
 SETTINGS = settings(derandomize=True, deadline=None, database=None)
 
@@ -253,3 +253,23 @@ def test_shipped_demonstration_is_the_one_the_readme_shows():
     found = load_scenario(data.guests_dir() / "demo.toml")
     assert found.guest == "clock"
     assert (found.config.vcpus, found.config.pcpus, found.config.tasks) == (2, 1, ("busy",))
+
+
+# --- configurations made in Python ---
+
+
+def test_default_configuration_is_in_order():
+    check(Config())
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_a_flag_gives_python_may_give_too(name):
+    check(from_text({name: [GOOD[name][0]]}))
+
+
+@pytest.mark.parametrize("field", Config._fields)
+@pytest.mark.parametrize("value", [-1, "nonsense", 2.5, True, [], ("nonsense", 1, 2), object()])
+def test_value_that_no_flag_could_give_is_refused_with_its_field(field, value):
+    with pytest.raises(HostError) as caught:
+        check(Config()._replace(**{field: value}))
+    assert caught.value.where == f"Config.{field}"

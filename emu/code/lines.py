@@ -12,7 +12,7 @@ from typing import Any
 
 from emu.boot.elf_file import SHF_COMPRESSED, SHF_EXECINSTR, Damaged, read_header, sections
 
-MAX_TABLE = 1 << 20
+MAX_TABLE = 1 << 17  # decoding a table made to be slow takes some 30 us for each of its bytes
 _SECTIONS = (".debug_line", ".debug_info", ".debug_abbrev")
 # What pyelftools raises on input it did not expect; none of it may reach the user as a traceback.
 _UNREADABLE = (

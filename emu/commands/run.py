@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from emu import result as results
 from emu.commands.console import ConsoleWriter
@@ -35,6 +35,21 @@ _STATUS = {
     results.INTERRUPTED: 130,
 }
 
+
+class _Ended(Protocol):
+    """A result, the emulator's or KVM's."""
+
+    @property
+    def reason(self) -> str: ...
+
+    @property
+    def exit_code(self) -> int | None: ...
+
+
+class _Interruptible(Protocol):
+    def interrupt(self) -> None: ...
+
+
 _EPILOG = """examples:
   emu run hello
   emu run clock --vcpus 2 --task busy            two vCPUs and a host task on one pCPU
@@ -43,6 +58,7 @@ _EPILOG = """examples:
   emu run my_guest.c                             built first, with the same search for a compiler as `emu build`
   emu run demo                                   a shipped scenario: guest and options from a file
   emu run my_scenario.toml                       guest and options from a file
+  emu run clock --on kvm                         the same guest on the real /dev/kvm
 
 exit status: the byte the guest writes to port 0xF4; 0 all halted; 124 a limit; 125 triple fault; 130 Ctrl-C;
 2 bad input
@@ -57,6 +73,10 @@ def main(arguments: list[str]) -> int:
     if not scenario.guest:
         raise HostError("no guest is named", file or "", "name one, such as `emu run hello`; `emu guests` lists them")
     image = load_guest(scenario.guest, config.mode)
+    if parsed.on == "kvm":
+        from emu.commands.on_kvm import run_on_kvm
+
+        return _status(run_on_kvm(parsed, config, image, _ctrl_c))
     inputs = [str(find_guest(scenario.guest)), *([file] if file else []), *(config.script or ())[:1]]
     live = sys.stderr if parsed.json else sys.stdout
     writer = ConsoleWriter(live, raw=parsed.raw)
@@ -77,6 +97,10 @@ def main(arguments: list[str]) -> int:
             writer.finish(more=not (parsed.quiet or parsed.json))
     timeline.finish(result.virtual_ns)
     _report(parsed, machine, result, timeline)
+    return _status(result)
+
+
+def _status(result: _Ended) -> int:
     if result.reason == results.EXIT:
         assert result.exit_code is not None
         return result.exit_code
@@ -95,6 +119,9 @@ def _parser() -> Parser:
         "--scenario", action=Once, metavar="FILE", help="take guest and options from a TOML file; flags win over it"
     )
     parser.add_argument("--trace", action=Once, metavar="FILE", help="write every event of the run as JSON lines")
+    parser.add_argument(
+        "--on", choices=("emu", "kvm"), default="emu", help="run it on the emulator (default) or on the real /dev/kvm"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the summary")
     parser.add_argument("--raw", action="store_true", help="pass the guest's control characters to the terminal")
     parser.add_argument("--quiet", action="store_true", help="no progress line and no summary")
@@ -121,7 +148,7 @@ def _scenario(parsed: argparse.Namespace) -> tuple[str | None, Scenario]:
 
 
 @contextlib.contextmanager
-def _ctrl_c(machine: Machine) -> Iterator[None]:
+def _ctrl_c(machine: _Interruptible) -> Iterator[None]:
     """The first Ctrl-C ends the run with its summary; a second one is the user's last word.
 
     Signals are the main thread's business: in another one, whoever started it has to call `Machine.interrupt`.

@@ -65,18 +65,3 @@ def route(ipi: Ipi, apics: Iterable[_Target]) -> list[_Target]:
         return addressed
     able = [apic for apic in addressed if apic.software_enabled]
     return [able[ipi.vector % len(able)]] if able else []
-
-
-def in_flat_model(mask: int, logical_id: int) -> bool:
-    """Whether an xAPIC of this logical ID is meant: 8 APICs, one bit each."""
-    return mask & logical_id != 0
-
-
-def in_cluster_model(mask: int, logical_id: int) -> bool:
-    """Whether an xAPIC of this logical ID is meant: 15 clusters by number, 4 APICs in each, one bit each."""
-    return mask >> 4 == logical_id >> 4 and mask & logical_id & 0xF != 0
-
-
-def in_x2apic_cluster(mask: int, logical_id: int) -> bool:
-    """Whether an x2APIC of this logical ID is meant: a cluster's number above 16 APICs, one bit each."""
-    return mask >> 16 == logical_id >> 16 and mask & logical_id & 0xFFFF != 0

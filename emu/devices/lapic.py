@@ -15,9 +15,10 @@ In Linux: arch/x86/kvm/lapic.c, kvm_lapic_reg_write() and kvm_apic_has_interrupt
 from collections.abc import Callable
 
 from emu import abi
-from emu.devices import ipi as messages
+from emu.devices.apic_address import ApicAddress
 from emu.devices.apic_timer import ApicTimer
-from emu.devices.ipi import Ipi
+from emu.devices.interrupts import Interrupts
+from emu.devices.ipi import Ipi, decode
 from emu.devices.startup import Startup
 from emu.devices.tsc import Tsc
 from emu.faults import general_protection
@@ -45,12 +46,11 @@ _BITMAP_REGISTERS = abi.VECTORS // 32
 _WORD = (1 << 32) - 1
 
 
-class Lapic:
+class Lapic(Interrupts):
     """The APIC of vCPU `apic_id`, as after reset: xAPIC mode, software-disabled, everything masked.
 
-    `now` tells virtual time in picoseconds. `irr` and `isr` are sets of vectors, bit n for vector n: requested, and in
-    service. vCPU 0 is the bootstrap processor. `startup` holds INIT and start-up IPIs, `nmi` says that an NMI came;
-    `waiting`: this vCPU begins by waiting for a start-up IPI.
+    `now` tells virtual time in picoseconds. vCPU 0 is the bootstrap processor. `startup` holds INIT and start-up IPIs,
+    `nmi` says that an NMI came; `waiting`: this vCPU begins by waiting for a start-up IPI.
     """
 
     features: tuple[int, ...] = ()
@@ -61,12 +61,13 @@ class Lapic:
     )
 
     def __init__(self, now: Callable[[], int], tsc: Tsc, apic_id: int = 0, *, waiting: bool = False) -> None:
+        super().__init__()
         self._now = now
         self._timer = ApicTimer(now, tsc)
         self.apic_id = apic_id
+        self._address = ApicAddress(apic_id)
         self.startup = Startup(boot=apic_id == 0, waiting=waiting)
         self._base = abi.APIC_DEFAULT_PHYS_BASE | _XAPIC | (0 if apic_id else abi.APICBASE_BSP)
-        self._xapic_id = apic_id & abi.APIC_BROADCAST
         self._outbox: list[Ipi] = []
         self.reset()
 
@@ -81,8 +82,7 @@ class Lapic:
         self._errors = 0
         self._esr = 0
         self._icr = 0
-        self._xapic_ldr = 0
-        self._dfr = abi.APIC_DFR_FLAT
+        self._address.reset()
         self.nmi = False
 
     @property
@@ -114,12 +114,6 @@ class Lapic:
         return self._spiv & abi.APIC_VECTOR_MASK
 
     @property
-    def ppr(self) -> int:
-        """The processor priority: the task's own or that of the vector in service, whichever class is higher."""
-        serving = max(self.isr.bit_length() - 1, 0) & abi.APIC_PRIORITY_CLASS
-        return max(self.tpr, serving)
-
-    @property
     def due_ps(self) -> int | None:
         """The virtual time from which `tick` would request an interrupt anew.
 
@@ -135,21 +129,10 @@ class Lapic:
         if self._timer.expire(now_ps):
             self._raise_local(abi.APIC_LVTT)
 
-    def pending(self) -> int | None:
-        """The vector that would interrupt now, if IF allows: the highest requested, where its class exceeds PPR's."""
-        vector = self.irr.bit_length() - 1
-        deliverable = vector >= 0 and vector & abi.APIC_PRIORITY_CLASS > self.ppr & abi.APIC_PRIORITY_CLASS
-        return vector if deliverable else None
-
     def acknowledge(self) -> int:
         """The CPU takes the pending vector: it is in service from now on. Raises ValueError where none is pending."""
         self.tick(self._now())  # an expiry up to now belongs to the request that is being taken, not to a later one
-        vector = self.pending()
-        if vector is None:
-            raise ValueError("no interrupt is pending")
-        self.irr &= ~(1 << vector)
-        self.isr |= 1 << vector
-        return vector
+        return super().acknowledge()
 
     def accept(self, vector: int) -> None:
         """An edge-triggered interrupt arrives. Dropped where the APIC is disabled; vectors 0 to 15 are an error."""
@@ -160,11 +143,6 @@ class Lapic:
         else:
             self.irr |= 1 << vector
 
-    def eoi(self) -> None:
-        """The interrupt in service whose vector is highest has ended; nothing happens where there is none."""
-        if self.isr:
-            self.isr ^= 1 << self.isr.bit_length() - 1
-
     def take_ipis(self) -> tuple[Ipi, ...]:
         """What has been sent since the last call, in order."""
         sent = tuple(self._outbox)
@@ -173,21 +151,7 @@ class Lapic:
 
     def addressed(self, ipi: Ipi) -> bool:
         """Whether a message is meant for this APIC; one that is switched off in IA32_APICBASE hears nothing."""
-        if not self._base & abi.APICBASE_ENABLE:
-            return False
-        if ipi.shorthand != abi.APIC_DEST_NOSHORT:
-            itself = ipi.source == self.apic_id
-            return ipi.shorthand == abi.APIC_DEST_ALLINC or itself == (ipi.shorthand == abi.APIC_DEST_SELF)
-        if ipi.destination == (abi.X2APIC_BROADCAST if self.x2apic else abi.APIC_BROADCAST):
-            return True
-        if self.x2apic:
-            matches = messages.in_x2apic_cluster(ipi.destination, self._logical_id)
-            return matches if ipi.logical else ipi.destination == self.apic_id
-        if not ipi.logical:
-            return ipi.destination == self._xapic_id
-        flat = messages.in_flat_model(ipi.destination, self._xapic_ldr >> abi.APIC_ID_SHIFT)
-        cluster = messages.in_cluster_model(ipi.destination, self._xapic_ldr >> abi.APIC_ID_SHIFT)
-        return flat if self._dfr == abi.APIC_DFR_FLAT else cluster and self._dfr == abi.APIC_DFR_CLUSTER
+        return bool(self._base & abi.APICBASE_ENABLE) and self._address.matches(ipi, x2apic=self.x2apic)
 
     def receive(self, ipi: Ipi) -> None:
         """A message arrives. A level that goes away, SMI and ExtINT mean nothing here."""
@@ -269,11 +233,6 @@ class Lapic:
             raise general_protection()
         self.tick(self._now())  # a deadline in the past expires at once
 
-    @property
-    def _logical_id(self) -> int:
-        """In x2APIC mode the ID says it: 16 APICs to a cluster."""
-        return self.apic_id >> 4 << 16 | 1 << (self.apic_id & 15)
-
     def _read(self, msr: int, of_mode: dict[int, Callable[["Lapic"], int]]) -> int | None:
         if msr in self._lvt:
             return self._lvt[msr]
@@ -292,7 +251,7 @@ class Lapic:
         if mode == _DISABLED:
             self.reset()
         elif was == _DISABLED:
-            self._xapic_id = self.apic_id & abi.APIC_BROADCAST
+            self._address.enable()
         elif mode != was:
             self._icr &= _WORD  # the destination has another form now
 
@@ -337,7 +296,7 @@ class Lapic:
     def _write_icr(self, value: int) -> None:
         self._icr = value & ~abi.APIC_ICR_BUSY  # a message is on its way at once, so never pending
         destination = self._icr >> 32 if self.x2apic else self._icr >> 32 + abi.APIC_ID_SHIFT
-        ipi = messages.decode(self._icr, destination, self.apic_id)
+        ipi = decode(self._icr, destination, self.apic_id)
         if ipi.mode in (abi.APIC_DM_FIXED, abi.APIC_DM_LOWEST) and ipi.vector < abi.APIC_FIRST_VECTOR:
             self._raise_error(abi.APIC_ESR_SENDILL)
         if ipi.shorthand == abi.APIC_DEST_SELF:
@@ -350,15 +309,6 @@ class Lapic:
 
     def _write_icr_high(self, value: int) -> None:
         self._icr = (value & abi.APIC_ICR2_DEST) << 32 | self._icr & _WORD
-
-    def _write_xapic_id(self, value: int) -> None:
-        self._xapic_id = value >> abi.APIC_ID_SHIFT
-
-    def _write_xapic_ldr(self, value: int) -> None:
-        self._xapic_ldr = value & abi.APIC_ID_MASK
-
-    def _write_dfr(self, value: int) -> None:
-        self._dfr = value | abi.APIC_DFR_CLUSTER  # only the model in the upper four bits can be chosen
 
     def _raise_local(self, lvt: int) -> None:
         entry = self._lvt[lvt]
@@ -384,14 +334,14 @@ _READ: dict[int, Callable[[Lapic], int]] = {
 }
 _X2APIC_READ: dict[int, Callable[[Lapic], int]] = {
     abi.APIC_ID: lambda apic: apic.apic_id,
-    abi.APIC_LDR: lambda apic: apic._logical_id,
+    abi.APIC_LDR: lambda apic: apic._address.x2apic_ldr,
     abi.APIC_ICR: lambda apic: apic._icr,
 }
 _XAPIC_READ: dict[int, Callable[[Lapic], int]] = {
-    abi.APIC_ID: lambda apic: apic._xapic_id << abi.APIC_ID_SHIFT,
+    abi.APIC_ID: lambda apic: apic._address.xapic_register,
     abi.APIC_ARBPRI: lambda apic: 0,
-    abi.APIC_LDR: lambda apic: apic._xapic_ldr,
-    abi.APIC_DFR: lambda apic: apic._dfr,
+    abi.APIC_LDR: lambda apic: apic._address.ldr,
+    abi.APIC_DFR: lambda apic: apic._address.dfr,
     abi.APIC_ICR: lambda apic: apic._icr & _WORD,
     abi.APIC_ICR2: lambda apic: apic._icr >> 32,
 }
@@ -409,9 +359,9 @@ _WRITE: dict[int, tuple[int, Callable[[Lapic, int], None]]] = {
 }
 _X2APIC_ONLY = (abi.APIC_SELF_IPI,)
 _XAPIC_WRITE: dict[int, Callable[[Lapic, int], None]] = {
-    abi.APIC_ID: Lapic._write_xapic_id,
-    abi.APIC_LDR: Lapic._write_xapic_ldr,
-    abi.APIC_DFR: Lapic._write_dfr,
+    abi.APIC_ID: lambda apic, value: apic._address.write_id(value),
+    abi.APIC_LDR: lambda apic, value: apic._address.write_ldr(value),
+    abi.APIC_DFR: lambda apic, value: apic._address.write_dfr(value),
     abi.APIC_ICR: Lapic._write_icr_low,
     abi.APIC_ICR2: Lapic._write_icr_high,
 }

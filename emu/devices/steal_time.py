@@ -21,7 +21,7 @@ Load = Callable[[int, int], int]  # (gpa, size in bytes) -> the little-endian un
 
 
 class Step(NamedTuple):
-    """One store of `size` bytes. `step`: `preempted`, `odd`, `steal` (or `steal-low`, `steal-high`), `even`."""
+    """One store of `size` bytes. `step` is its name; here `preempted`, `odd`, `steal` (or its two halves), `even`."""
 
     step: str
     gpa: int

@@ -49,6 +49,15 @@ class Withheld(NamedTuple):
     register: str
     mask: int
 
+    @property
+    def name(self) -> str:
+        """The bit's name in emu.abi, such as `SSE3`; else its place."""
+        prefix = f"CPUID_{self.leaf:X}_{self.register.upper()}_"
+        for name, value in vars(abi).items():
+            if name.startswith(prefix) and value == self.mask:
+                return name.removeprefix(prefix)
+        return f"{self.leaf:#x} {self.register} {self.mask:#x}"
+
 
 def emulator_cpuid(number: int, vcpus: int, without: Iterable[str] = ()) -> CpuidTable:
     """The table of the default machine's vCPU `number` of `vcpus`, less the features named in `without`."""

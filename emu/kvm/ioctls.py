@@ -29,7 +29,10 @@ CONTROL = struct.Struct("<7Q")  # cr0 cr2 cr3 cr4 cr8 efer apic_base
 SREGS_SIZE = 312
 SREGS_TABLES = 8 * SEGMENT.size  # after cs ds es fs gs ss tr ldt: gdt, then idt
 SREGS_CONTROL = SREGS_TABLES + 2 * TABLE.size
-FPU = struct.Struct("<128s2HBxH2Q256sI4x")  # fpr fcw fsw ftwx last_opcode last_ip last_dp xmm mxcsr
+FXSAVE = struct.Struct("<2HBxH2Q2I128s256s96x")  # fcw fsw ftw fop rip rdp mxcsr mxcsr_mask st xmm
+XSAVE_HEADER = struct.Struct("<Q56x")  # xstate_bv: which parts are given; the others are as after power-up
+XSAVE_X87_AND_SSE = 3
+XSAVE_SIZE = 4096
 DEBUGREGS = struct.Struct("<6Q80x")  # db0-3, dr6, dr7
 VCPU_EVENTS_SIZE = 64
 VCPU_EVENTS_SHADOW = 11  # interrupt.shadow
@@ -80,20 +83,17 @@ KVM_SET_SREGS = _request(0x84, SREGS_SIZE, _WRITE)
 KVM_GET_MSRS = _request(0x88, MSRS_HEADER.size, _READ | _WRITE)
 KVM_SET_MSRS = _request(0x89, MSRS_HEADER.size, _WRITE)
 KVM_SET_SIGNAL_MASK = _request(0x8B, 4, _WRITE)
-KVM_SET_FPU = _request(0x8D, FPU.size, _WRITE)
-KVM_GET_FPU = _request(0x8C, FPU.size, _READ)
 KVM_GET_LAPIC = _request(0x8E, LAPIC_SIZE, _READ)
 KVM_SET_CPUID2 = _request(0x90, CPUID_HEADER.size, _WRITE)
 KVM_GET_MP_STATE = _request(0x98, 4, _READ)
 KVM_SET_MP_STATE = _request(0x99, 4, _WRITE)
 KVM_GET_VCPU_EVENTS = _request(0x9F, VCPU_EVENTS_SIZE, _READ)
 KVM_SET_VCPU_EVENTS = _request(0xA0, VCPU_EVENTS_SIZE, _WRITE)
-KVM_GET_DEBUGREGS = _request(0xA1, DEBUGREGS.size, _READ)
 KVM_SET_DEBUGREGS = _request(0xA2, DEBUGREGS.size, _WRITE)
+KVM_SET_XSAVE = _request(0xA5, XSAVE_SIZE, _WRITE)
 
 # --- Capabilities ----------------------------------------------------------------------------------------------------
 
-KVM_CAP_MAX_VCPUS = 66
 KVM_CAP_SPLIT_IRQCHIP = 121
 KVM_CAP_IMMEDIATE_EXIT = 136
 KVM_CAP_ENFORCE_PV_FEATURE_CPUID = 190
@@ -131,5 +131,4 @@ SPLIT_IRQCHIP_PINS = 24  # of an I/O APIC that user space would provide: this ma
 
 # The register page that KVM_GET_LAPIC returns: each 32-bit register on a 16-byte line, at its xAPIC offset.
 LAPIC_LVTT = 0x320
-LAPIC_TMICT = 0x380
 LAPIC_TMCCT = 0x390

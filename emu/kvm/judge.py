@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from emu import abi
 from emu.boot.entry import initial_state, prepare
 from emu.bus.cpuid import CpuidTable
 from emu.faults import HostError
@@ -26,6 +27,11 @@ from emu.kvm.watchdog import STUCK_SECONDS, Watchdog
 from emu.ram import Ram
 from emu.state import GENERAL, Table
 
+# Two numbers of one register: restoring both would write the wall clock twice.
+_NEW_NUMBER = {
+    abi.MSR_KVM_WALL_CLOCK: abi.MSR_KVM_WALL_CLOCK_NEW,
+    abi.MSR_KVM_SYSTEM_TIME: abi.MSR_KVM_SYSTEM_TIME_NEW,
+}
 _VCPUS_PER_VM = 64  # a new vCPU needs a new number, and the kernel keeps the old ones until the VM goes
 
 
@@ -191,7 +197,8 @@ class Judge:
         old = self._vcpu
         self._settle()
         regs, sregs = old.regs(), old.sregs()
-        saved = tuple(zip(self._offered, old.get_msrs(self._offered), strict=True))
+        numbers = tuple(msr for msr in self._offered if _NEW_NUMBER.get(msr) not in self._offered)
+        saved = tuple(zip(numbers, old.get_msrs(numbers), strict=True))
         old.request(ioctls.KVM_SET_MSRS, self._power_up)  # the old vCPU lives on until its VM goes
         self._number += 1
         new = self._new_vcpu()
@@ -200,7 +207,8 @@ class Judge:
         new.request(ioctls.KVM_SET_SREGS, bytes(sregs))
         new.request(ioctls.KVM_SET_REGS, bytes(regs))
         new.set_mp_state(ioctls.KVM_MP_STATE_RUNNABLE)
-        new.set_msrs(saved)
+        while saved:  # KVM stops at a value that it refuses, such as one that a refused WRMSR left behind
+            saved = saved[new.set_msrs(saved) + 1 :]
         return _DONE
 
     def _settle(self) -> None:

@@ -1,6 +1,6 @@
 """A CpuState in KVM's words: which structure holds which register.
 
-In Linux: struct kvm_regs, kvm_sregs, kvm_fpu and kvm_debugregs in arch/x86/include/uapi/asm/kvm.h.
+In Linux: struct kvm_regs, kvm_sregs, kvm_xsave and kvm_debugregs in arch/x86/include/uapi/asm/kvm.h.
 """
 
 from emu import abi, state
@@ -28,12 +28,16 @@ def pack_sregs(cpu: CpuState, apic_base: int) -> bytes:
     return (segments + _table(cpu.gdtr) + _table(cpu.idtr) + control).ljust(ioctls.SREGS_SIZE, b"\0")
 
 
-def pack_fpu(cpu: CpuState) -> bytes:
-    """struct kvm_fpu; its tag byte says of each register only whether it is in use."""
+def pack_xsave(cpu: CpuState) -> bytes:
+    """struct kvm_xsave. Its tag byte says of each x87 register only whether it is in use.
+
+    The older struct kvm_fpu would not do: what it sets is lost where KVM believes the FPU to be untouched.
+    """
     st = b"".join(value.to_bytes(_ST_SLOT, "little") for value in cpu.st)
     xmm = b"".join(value.to_bytes(_ST_SLOT, "little") for value in cpu.xmm)
     used = sum(1 << number for number in range(8) if cpu.fptag >> 2 * number & _ST_EMPTY != _ST_EMPTY)
-    return ioctls.FPU.pack(st, cpu.fpcw, cpu.fpsw, used, 0, 0, 0, xmm, cpu.mxcsr)
+    legacy = ioctls.FXSAVE.pack(cpu.fpcw, cpu.fpsw, used, 0, 0, 0, cpu.mxcsr, 0, st, xmm)
+    return (legacy + ioctls.XSAVE_HEADER.pack(ioctls.XSAVE_X87_AND_SSE)).ljust(ioctls.XSAVE_SIZE, b"\0")
 
 
 def pack_debugregs(cpu: CpuState) -> bytes:

@@ -62,7 +62,10 @@ class Reenter(NamedTuple):
 
 
 class SaveRestore(NamedTuple):
-    """Migration as KVM does it: a new vCPU in the same memory, its MSRs read from the old one. Outcome: Done."""
+    """Migration as KVM does it: a new vCPU in the same memory, its MSRs read from the old one. Outcome: Done.
+
+    Restoring an MSR is a write like any other: the wall clock's structure is stored again, requests are made again.
+    """
 
 
 class Reset(NamedTuple):

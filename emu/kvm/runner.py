@@ -113,7 +113,10 @@ class Runner:
         vcpu.set_mp_state(ioctls.KVM_MP_STATE_UNINITIALIZED if waits else ioctls.KVM_MP_STATE_RUNNABLE)
 
     def run(self, heartbeat: Callable[["Runner"], None] | None = None) -> Result:
-        """Run to the end; `heartbeat` is called between two looks. Raises HostError where KVM cannot go on."""
+        """Run to the end; `heartbeat` is called now and then, but never during `console`.
+
+        Raises HostError where KVM cannot go on.
+        """
         begin = time.monotonic_ns()
         for thread in self._threads:
             thread.start()
@@ -150,7 +153,8 @@ class Runner:
             if self._over.wait(max(left, 0) / _NS_PER_SECOND):
                 return
             if heartbeat is not None:
-                heartbeat(self)
+                with self._lock:
+                    heartbeat(self)
             asleep = self._all_asleep()
             if asleep is not None and asleep == asleep_before and self._nothing_can_wake():
                 self._end(HALTED)

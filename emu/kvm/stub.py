@@ -23,7 +23,6 @@ RIGHTS = (Rights(STUB_GPA, abi.PAGE_SIZE, True, True),)
 # routine, number, value, four words of results, vector (0: none), error
 RECORD = struct.Struct("<QQQ4IQQQ")
 RECORD_SIZE = RECORD.size
-assert RECORD_SIZE * 32 <= abi.PAGE_SIZE
 
 _STEP = (("4883c640", "add rsi, 0x40"), ("ff26", "jmp qword ptr [rsi]"))
 _OPERAND_ADDRESS = ("488b5e08", "mov rbx, qword ptr [rsi + 8]")

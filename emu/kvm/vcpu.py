@@ -75,12 +75,12 @@ class Vcpu:
         parts = (
             ("control registers and segments", ioctls.KVM_SET_SREGS, layout.pack_sregs(cpu, apic_base)),
             ("general registers", ioctls.KVM_SET_REGS, layout.pack_regs(cpu)),
-            ("FPU and SSE registers", ioctls.KVM_SET_FPU, layout.pack_fpu(cpu)),
+            ("FPU and SSE registers", ioctls.KVM_SET_XSAVE, layout.pack_xsave(cpu)),
             ("debug registers", ioctls.KVM_SET_DEBUGREGS, layout.pack_debugregs(cpu)),
         )
         for what, request, packed in parts:
             try:
-                self.request(request, packed)
+                self.request(request, bytearray(packed))  # fcntl takes bytes only up to 1024
             except OSError as error:
                 raise HostError(f"KVM does not take this state's {what} ({error.strerror})", "/dev/kvm") from None
         self.set_shadow(cpu.shadow)
@@ -97,8 +97,12 @@ class Vcpu:
         """INIT: the vCPU as after the signal, at its reset vector. What it keeps of its MSRs is KVM's affair.
 
         Not sent as a message: with the APIC software-disabled, KVM loses an INIT that user space sends by MSI.
+        Raises HostError for a kernel without CONFIG_KVM_SMM, where this way in is closed.
         """
-        self._set_event(ioctls.VCPU_EVENTS_LATCHED_INIT, True, ioctls.KVM_VCPUEVENT_VALID_SMM)
+        try:
+            self._set_event(ioctls.VCPU_EVENTS_LATCHED_INIT, True, ioctls.KVM_VCPUEVENT_VALID_SMM)
+        except OSError:
+            raise HostError("this kernel's KVM takes no INIT from user space (CONFIG_KVM_SMM)", "/dev/kvm") from None
         self.mp_state()  # asking for the state is what makes KVM take a pending INIT
 
     def _set_event(self, at: int, value: bool, valid: int) -> None:

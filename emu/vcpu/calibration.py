@@ -51,7 +51,12 @@ class Layout(NamedTuple):
         (flags,) = struct.unpack_from("<I", blob, self.registers + _HIDDEN_FLAGS)
         (cs_base,) = struct.unpack_from("<Q", blob, self.registers + _CS_BASE)
         return Hidden(
-            error, bool(flags & _FLAG_SHADOW), flags & _FLAG_CPL, bool(flags & _FLAG_CS64), bool(flags & _FLAG_LMA), cs_base
+            error,
+            bool(flags & _FLAG_SHADOW),
+            flags & _FLAG_CPL,
+            bool(flags & _FLAG_CS64),
+            bool(flags & _FLAG_LMA),
+            cs_base,
         )
 
     def computed_flags(self, blob: Any) -> int | None:

@@ -1,7 +1,8 @@
 """How long an intercepted instruction is, and which one: prefixes, opcode, and no more.
 
 An intercept says that *some* WRMSR or INT stopped the guest; to step over it, the host must know its length, whatever
-legacy or REX prefixes a compiler or a hostile guest put before it. Encodings: AMD64 Architecture Programmer's Manual, volume 3.
+legacy or REX prefixes a compiler or a hostile guest put before it. Encodings: AMD64 Architecture Programmer's Manual,
+volume 3.
 
 In Linux: x86_decode_insn() in arch/x86/kvm/emulate.c.
 """
@@ -27,7 +28,7 @@ _MOV_SPECIAL = (MOV_FROM_CR, MOV_FROM_DR, MOV_TO_CR, MOV_TO_DR)
 
 
 class Instruction(NamedTuple):
-    """`opcode` without prefixes; `operand` is the ModRM byte or immediate that belongs to it, else 0; `rex` its bits."""
+    """`opcode` without prefixes; `operand` is the ModRM byte or immediate that goes with it, else 0; `rex` its bits."""
 
     opcode: bytes
     length: int

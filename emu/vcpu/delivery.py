@@ -61,8 +61,11 @@ def _deliver(
     exception: bool = False,
     software_rip: int | None = None,
 ) -> exits.Shutdown | None:
-    """Deliver `vector`, or what comes of failing to. `exception` and `software_rip` (an INT n, and where it stands) tell
-    what kind of event it is; neither means an external interrupt."""
+    """Deliver `vector`, or what comes of failing to.
+
+    `exception` and `software_rip` (an INT n, and where it stands) tell what kind of event it is; neither means an
+    external interrupt.
+    """
     engine = vcpu.prepare_delivery()
     block, general = engine.vmcb, engine.general
     flags = general["RFLAGS"]

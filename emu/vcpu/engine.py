@@ -3,7 +3,7 @@
 Unicorn cannot stop at WRMSR or HLT by itself. But the processor it emulates is an AMD one with virtualization, and in
 *its* guest mode every instruction that a hypervisor may intercept stops exactly and costs nothing elsewhere. So this
 module does what a hypervisor does: it keeps a host-only window of memory with a two-instruction stub (VMLOAD, VMRUN),
-a VMCB and permission maps, and enters guests through that stub alone. Each change of privileged state goes the same way.
+a VMCB and permission maps, and enters guests through that stub alone. Each change of privileged state goes that way.
 
 Two things are private to Unicorn 2.1 and therefore measured at start and checked: where the context blob keeps
 the hidden state (error code, interrupt shadow, descriptor caches), and where the engine counts instructions.
@@ -15,40 +15,20 @@ In Linux: svm_vcpu_run() in arch/x86/kvm/svm/svm.c and arch/x86/kvm/svm/vmenter.
 """
 
 import ctypes
-import mmap
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
-from unicorn import Uc, unicorn_const, x86_const
+from unicorn import Uc, unicorn_const, x86_const  # type: ignore[attr-defined]
 from unicorn.unicorn_const import UC_ERR_FETCH_PROT, UC_ERR_FETCH_UNMAPPED, UC_ERR_OK
 
 from emu import abi, state
 from emu.ram import Ram
-from emu.vcpu import vmcb
+from emu.vcpu import host_window, port_io, vmcb
 from emu.vcpu.calibration import Layout, find_blob, find_counter, verify
-from emu.vcpu.decode import MAX_LENGTH, STRING_IN, STRING_IN_WIDE, Instruction, decode
-from emu.vcpu.paging import Paging, read_linear
+from emu.vcpu.host_window import HOST_CR4, HSAVE, IOPM, MSRPM, OPEN_MSRPM, STUB_INSNS, VMCB, WINDOW, WINDOW_SIZE
 from emu.vcpu.registers import Batch, uclib
-
-# Above what a guest can name: page tables may not set bits from MAXPHYADDR up, and CR3 is checked by us.
-WINDOW = 1 << 45
-WINDOW_SIZE = 0x10000
-STUB = bytes.fromhex("0f01da0f01d8")  # vmload rax; vmrun rax
-STUB_INSNS = 2
-_VMCB, _HSAVE, _IOPM, _MSRPM, _OPEN_MSRPM, _SCRATCH = 0x1000, 0x3000, 0x4000, 0x8000, 0xA000, 0xC000
-_SCRATCH_LANDING, _SCRATCH_GDT, _SCRATCH_IDT, _SCRATCH_STACK = 0x60, 0x80, 0x100, 0x800
-# The host's own little programs, each with its place: `wait` takes an interrupt that nobody wants any more, `count`
-# and `verify` are for calibration.
-_SCRATCH_PROGRAMS = {"wait": 0x00, "count": 0x20, "verify": 0x40, "flags": 0x50}
-_SCRATCH_CODE = {
-    "wait": bytes.fromhex("f4"),  # hlt
-    "count": bytes.fromhex("9090f4"),  # nop; nop; hlt
-    "verify": bytes.fromhex("fb8ed8f4"),  # sti; mov ds, eax; hlt
-    "flags": bytes.fromhex("01c08ed8f4"),  # add eax, eax; mov ds, eax; hlt
-}
 
 GENERAL = tuple(name.upper() for name in state.GENERAL)
 _FPU = (*(f"XMM{n}" for n in range(16)), *(f"FP{n}" for n in range(8)), "FPCW", "FPSW", "FPTAG", "MXCSR")
-_STRING_REGISTERS = ("RAX", "RCX", "RSI", "RDI")
 _MISC = vmcb.intercept_bits(
     *(vmcb.EXIT_RDTSC, vmcb.EXIT_RDPMC, vmcb.EXIT_CPUID, vmcb.EXIT_SWINT, vmcb.EXIT_PAUSE, vmcb.EXIT_HLT),
     *(vmcb.EXIT_INVLPGA, vmcb.EXIT_MSR, vmcb.EXIT_SHUTDOWN, vmcb.EXIT_VMRUN, vmcb.EXIT_VMMCALL, vmcb.EXIT_VMLOAD),
@@ -56,7 +36,6 @@ _MISC = vmcb.intercept_bits(
     *(vmcb.EXIT_MONITOR, vmcb.EXIT_MWAIT, vmcb.EXIT_XSETBV),
 )
 _VINTR = vmcb.intercept_bits(vmcb.EXIT_VINTR)
-_HOST_CR4 = abi.CR4_PAE | abi.CR4_OSFXSR | abi.CR4_OSXMMEXCPT
 _MSR_HSAVE_PA = 0xC0010117
 SVM_BASE = 0x100  # the engine reports #VMEXIT code c as interrupt number SVM_BASE + c
 _BLOCK_COUNT = 8  # in uc_tb, where a block's count of instructions is
@@ -67,21 +46,6 @@ UNASSIGNED_FETCH = -4  # an instruction fetch from guest-physical addresses wher
 
 class EngineError(Exception):
     """The engine did what it must not; ours to mend, not the user's."""
-
-
-class PortRequest(NamedTuple):
-    """What the IN or OUT hook saw. `rip` is the instruction's, `value` None for IN.
-
-    `before` are the registers that IN and OUT may change, with their values before it. INS stops before it has done
-    anything: `string` then is the instruction, for the host to do.
-    """
-
-    rip: int
-    port: int
-    size: int
-    value: int | None
-    before: tuple[tuple[str, int], ...]
-    string: Instruction | None = None
 
 
 class Hidden(NamedTuple):
@@ -113,17 +77,15 @@ class Engine:
         uc = self.uc = Uc(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64)
         # Opteron G5: SVM, SSE4 and RDTSCP, but neither RDRAND nor RDSEED, which would make runs differ.
         uc.ctl_set_cpu_model(x86_const.UC_CPU_X86_OPTERON_G5)
-        self.handle = uc._uch
+        self.handle: Any = uc._uch
         self._ram_anchor = ctypes.c_char.from_buffer(ram.bytes)
         uc.mem_map_ptr(0, ram.size, unicorn_const.UC_PROT_ALL, ctypes.addressof(self._ram_anchor))
         self._map_floating_bus()
-        self._window = _window_memory()
+        self._window = host_window.allocate()
         self._window_anchor = ctypes.c_char.from_buffer(self._window)
         uc.mem_map_ptr(WINDOW, WINDOW_SIZE, unicorn_const.UC_PROT_ALL, ctypes.addressof(self._window_anchor))
-        self._window[: len(STUB)] = STUB
-        self._window[_MSRPM:_OPEN_MSRPM] = b"\xff" * (_OPEN_MSRPM - _MSRPM)
-        self.vmcb = vmcb.Vmcb(memoryview(self._window)[_VMCB : _VMCB + vmcb.SIZE])
-        self.vmcb.set_intercepts(_MISC, WINDOW + _IOPM, WINDOW + _MSRPM)
+        self.vmcb = vmcb.Vmcb(memoryview(self._window)[VMCB : VMCB + vmcb.SIZE])
+        self.vmcb.set_intercepts(_MISC, WINDOW + IOPM, WINDOW + MSRPM)
 
         self.general = Batch(self.handle, (*GENERAL, "RIP", "RFLAGS"))
         self._entry_general = Batch(self.handle, tuple(name for name in GENERAL if name != "RSP"))
@@ -131,7 +93,7 @@ class Engine:
         self._tables = Batch(self.handle, ("GDTR", "IDTR"))
         self.fpu = Batch(self.handle, _FPU)
         self.exit_registers = Batch(self.handle, ("RIP", "RAX", "RCX", "RDX", "RBX", "RSI"))
-        self._string_registers = Batch(self.handle, (*_STRING_REGISTERS, "RIP"))
+        self.port_registers = Batch(self.handle, (*port_io.REGISTERS, "RIP"))
         self.flags = Batch(self.handle, ("RFLAGS",))
         self.results = Batch(self.handle, ("RAX", "RBX", "RCX", "RDX"))
         self.pair = Batch(self.handle, ("RAX", "RDX"))
@@ -143,15 +105,15 @@ class Engine:
         self._context_restore = uclib.uc_context_restore
         efer = uc.msr_read(abi.MSR_EFER)
         uc.msr_write(abi.MSR_EFER, efer | abi.EFER_SVME)
-        uc.msr_write(_MSR_HSAVE_PA, WINDOW + _HSAVE)
-        uc.reg_write(x86_const.UC_X86_REG_CR4, _HOST_CR4)
+        uc.msr_write(_MSR_HSAVE_PA, WINDOW + HSAVE)
+        uc.reg_write(x86_const.UC_X86_REG_CR4, HOST_CR4)
         uc.ctl_exits_enabled(True)  # frees HLT from its role as the engine's own stop marker
         self._add_hooks()
         self.exit_code = NO_EXIT
         self.counter = 0
         self._short_block: int | None = None
         self._watching = False
-        self.port: PortRequest | None = None
+        self.port: port_io.PortRequest | None = None
         self.after = NO_EXIT
         self.resident: Resident | None = None
         self.window_open = False
@@ -160,11 +122,10 @@ class Engine:
         self._blob = uc.context_save()
         self._parked = uc.context_save()
         self._blob_bytes = _blob_memory(self._blob)
-        self._prepare_scratch()
-        counter = find_counter(self, WINDOW + _SCRATCH + _SCRATCH_PROGRAMS["count"])
-        self._counter = ctypes.c_uint64.from_address(self.handle.value + counter)
+        counter = find_counter(self, host_window.program("count"))
+        self._counter = ctypes.c_uint64.from_address(cast(Any, self.handle).value + counter)
         self.layout: Layout = find_blob(self)
-        uc.reg_write(x86_const.UC_X86_REG_RAX, WINDOW + _VMCB)
+        uc.reg_write(x86_const.UC_X86_REG_RAX, WINDOW + VMCB)
         self._host = uc.context_save()
         verify(self)
 
@@ -235,16 +196,13 @@ class Engine:
     def _on_in(self, _uc: int, port: int, size: int, _data: int) -> int:
         self.counter = self._counter.value
         self._stop(self.handle)
-        self.port = self.remember_in(port, size)
+        self.port = port_io.look(self, port, size)
         return self.port.before[0][1] & 0xFFFFFFFF
 
     def _on_out(self, _uc: int, port: int, size: int, value: int, _data: int) -> None:
         self.counter = self._counter.value
         self._stop(self.handle)
-        before = self._string_registers
-        before.read()
-        kept = tuple((name, before[name]) for name in _STRING_REGISTERS)
-        self.port = PortRequest(before["RIP"], port, size, value & ((1 << 8 * size) - 1), kept)
+        self.port = port_io.seen(self, port, size, value & ((1 << 8 * size) - 1))
 
     def _on_syscall(self, _uc: int, _data: int) -> None:
         self.exit_code = SYSCALL
@@ -268,21 +226,6 @@ class Engine:
 
     def _host_wrote(self, gpa: int, size: int) -> None:
         self._stale.append((gpa, size))
-
-    def remember_in(self, port: int, size: int) -> PortRequest:
-        """What must be known of an IN before it happens, since it happens before the host can judge it."""
-        before = self._string_registers
-        before.read()
-        kept = tuple((name, before[name]) for name in _STRING_REGISTERS)
-        rip = before["RIP"]
-        hidden = self.hidden()
-        self.control.read()
-        control = self.control
-        paging = Paging(control["CR0"], control["CR3"], control["CR4"], hidden.lma)
-        linear = rip if hidden.long else hidden.cs_base + rip & 0xFFFFFFFF
-        found = decode(read_linear(self.ram, paging, linear, MAX_LENGTH), hidden.long)
-        string = found if found is not None and found.opcode in (STRING_IN, STRING_IN_WIDE) else None
-        return PortRequest(rip, port, size, None, kept, string)
 
     # --- running -----------------------------------------------------------------------------------------------------
 
@@ -316,7 +259,7 @@ class Engine:
         for name in GENERAL:
             if name != "RSP" and name != "RAX":
                 entry[name] = general[name]
-        entry["RAX"] = WINDOW + _VMCB
+        entry["RAX"] = WINDOW + VMCB
         entry.write()
         self.fpu.write()
         self.window_open = window
@@ -366,12 +309,14 @@ class Engine:
         itself, counting it twice; which it must not, since where blocks begin depends on where entries are cut.
         """
         linear = self._short_block
+        assert linear is not None
         alone = self.uc.ctl_request_cache(linear)[1] == 1
         if alone:
             return counted
         # A store into its own block is attempted, given up and done again, which counts two, only if the block that
         # begins here has the stored-to bytes as well.
         self._watching = False
+        self.hidden()
         self.settle_flags()
         rip = self.read_rip()
         self._start_at(rip, 1)
@@ -386,13 +331,13 @@ class Engine:
         """Where the guest has stopped at an instruction in mid-block: its true arithmetic flags, if they need settling.
 
         In a counted run the engine computes all flags before each instruction, into the place where it otherwise keeps
-        an operand to compute them from. When the instruction does not complete, it forgets that it has.
+        an operand to compute them from. When the instruction does not complete, it forgets that it has. To be asked
+        right after `hidden`, whose look at the engine serves this as well.
         """
-        self._context_save(self.handle, self._blob.context)
         return self.layout.computed_flags(self._blob_bytes)
 
     def settle_flags(self) -> None:
-        """Put the arithmetic flags right that an instruction which did not complete was to see."""
+        """Put the arithmetic flags right that an instruction which did not complete was to see; after `hidden`."""
         computed = self.computed_flags()
         if computed is not None:
             self.put_flags(computed)
@@ -502,21 +447,21 @@ class Engine:
         """An MSR that lives in the engine, of the guest in it."""
         # Read as the guest would: it must not be intercepted at that moment, or the engine leaves by a long jump
         # that nobody is there to catch.
-        self.vmcb.set_quad(vmcb.MSRPM_BASE, WINDOW + _OPEN_MSRPM)
+        self.vmcb.set_quad(vmcb.MSRPM_BASE, WINDOW + OPEN_MSRPM)
         try:
             return int(self.uc.msr_read(number))
         finally:
-            self.vmcb.set_quad(vmcb.MSRPM_BASE, WINDOW + _MSRPM)
+            self.vmcb.set_quad(vmcb.MSRPM_BASE, WINDOW + MSRPM)
 
     def set_msr(self, number: int, value: int) -> None:
         """Set an MSR that lives in the engine, for the guest in it."""
-        self.vmcb.set_quad(vmcb.MSRPM_BASE, WINDOW + _OPEN_MSRPM)
+        self.vmcb.set_quad(vmcb.MSRPM_BASE, WINDOW + OPEN_MSRPM)
         try:
             self.uc.msr_write(number, value)
             if number == abi.MSR_EFER:
                 self._flush_tlb()
         finally:
-            self.vmcb.set_quad(vmcb.MSRPM_BASE, WINDOW + _MSRPM)
+            self.vmcb.set_quad(vmcb.MSRPM_BASE, WINDOW + MSRPM)
 
     def set_control(self, name: str, value: int) -> None:
         """Set CR3 or CR4 for the guest in the engine, as its own MOV would."""
@@ -549,22 +494,6 @@ class Engine:
 
     # --- withdrawing an interrupt window -----------------------------------------------------------------------------
 
-    def _prepare_scratch(self) -> None:
-        """A guest of the host's own, of two HLTs, whose only use is to take an interrupt that nobody wants."""
-        base = WINDOW + _SCRATCH
-        window = self._window
-        for name, code in _SCRATCH_CODE.items():
-            at = _SCRATCH + _SCRATCH_PROGRAMS[name]
-            window[at : at + len(code)] = code
-        window[_SCRATCH + _SCRATCH_LANDING] = 0xF4
-        landing = base + _SCRATCH_LANDING
-        gate = landing & 0xFFFF | abi.SELECTOR_CODE64 << 16 | 0x8E << 40 | (landing >> 16 & 0xFFFF) << 48
-        window[_SCRATCH + _SCRATCH_IDT : _SCRATCH + _SCRATCH_IDT + 16] = (gate | landing >> 32 << 64).to_bytes(16, "little")
-        descriptors = (0, 0xAF9B000000FFFF, 0xCF93000000FFFF)
-        window[_SCRATCH + _SCRATCH_GDT : _SCRATCH + _SCRATCH_GDT + 24] = b"".join(
-            descriptor.to_bytes(8, "little") for descriptor in descriptors
-        )
-
     def close_window(self) -> None:
         """Take back a pending virtual interrupt, if there is one.
 
@@ -583,29 +512,8 @@ class Engine:
         self._flush_tlb()
 
     def load_scratch(self, program: str) -> None:
-        """Describe the scratch guest in the VMCB and the register buffers."""
-        base, block = WINDOW + _SCRATCH, self.vmcb
-        data = state.flat_segment(abi.SELECTOR_DATA, state.DATA32)
-        code = state.flat_segment(abi.SELECTOR_CODE64, state.CODE64)
-        block.set_segments(
-            (data, code, data, data, data, data, state.Segment(0, state.LDT, 0, 0), state.Segment(0, state.BUSY_TSS, 0, 0))
-        )
-        block.set_table(vmcb.GDTR, state.Table(23, base + _SCRATCH_GDT))
-        block.set_table(vmcb.IDTR, state.Table(15, base + _SCRATCH_IDT))
-        # Long mode without paging: what the engine itself runs hosts in.
-        block.set_quad(vmcb.EFER, abi.EFER_LME | abi.EFER_LMA)
-        block.set_quad(vmcb.CR0, abi.CR0_PE | abi.CR0_ET)
-        block.set_quad(vmcb.CR3, 0)
-        block.set_quad(vmcb.CR4, _HOST_CR4)
-        general = self.general
-        general["RIP"], general["RSP"] = base + _SCRATCH_PROGRAMS[program], base + _SCRATCH_STACK
-        general["RFLAGS"] = abi.RFLAGS_FIXED | (abi.RFLAGS_IF if program == "wait" else 0)
-
-
-def _window_memory() -> mmap.mmap:
-    if hasattr(mmap, "MAP_PRIVATE"):
-        return mmap.mmap(-1, WINDOW_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return mmap.mmap(-1, WINDOW_SIZE)
+        """Describe the scratch guest, about to run `program`, in the VMCB and the register buffers."""
+        host_window.describe_scratch(program, self.vmcb, self.general)
 
 
 def _blob_memory(blob: Any) -> Any:

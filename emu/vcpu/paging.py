@@ -33,13 +33,14 @@ def translate(ram: Ram, paging: Paging, linear: int) -> int | None:
     if not paging.cr4 & abi.CR4_PAE:
         return _walk_two_level(ram, paging, linear)
     if paging.long:
-        table, shifts = paging.cr3 & _FRAME, (39, 30, 21, 12)
+        table = paging.cr3 & _FRAME
+        shifts: tuple[int, ...] = (39, 30, 21, 12)
     else:
         linear &= 0xFFFFFFFF
         root = (paging.cr3 & 0xFFFFFFE0) + 8 * (linear >> 30)
         if not ram.holds(root, 8):
             return None
-        (entry,) = _QUAD.unpack_from(ram.bytes, root)
+        entry: int = _QUAD.unpack_from(ram.bytes, root)[0]
         if not entry & abi.PTE_PRESENT:
             return None
         table, shifts = entry & _FRAME, (21, 12)
@@ -47,7 +48,7 @@ def translate(ram: Ram, paging: Paging, linear: int) -> int | None:
         at = table + 8 * (linear >> shift & 511)
         if not ram.holds(at, 8):
             return None
-        (entry,) = _QUAD.unpack_from(ram.bytes, at)
+        entry = _QUAD.unpack_from(ram.bytes, at)[0]
         if not entry & abi.PTE_PRESENT:
             return None
         if shift == 12 or entry & abi.PTE_LARGE and shift < 39:
@@ -62,7 +63,7 @@ def _walk_two_level(ram: Ram, paging: Paging, linear: int) -> int | None:
     at = (paging.cr3 & 0xFFFFF000) + 4 * (linear >> 22)
     if not ram.holds(at, 4):
         return None
-    (entry,) = _WORD.unpack_from(ram.bytes, at)
+    entry: int = _WORD.unpack_from(ram.bytes, at)[0]
     if not entry & abi.PTE_PRESENT:
         return None
     if entry & abi.PTE_LARGE and paging.cr4 & abi.CR4_PSE:
@@ -70,7 +71,7 @@ def _walk_two_level(ram: Ram, paging: Paging, linear: int) -> int | None:
     at = (entry & 0xFFFFF000) + 4 * (linear >> 12 & 1023)
     if not ram.holds(at, 4):
         return None
-    (entry,) = _WORD.unpack_from(ram.bytes, at)
+    entry = _WORD.unpack_from(ram.bytes, at)[0]
     if not entry & abi.PTE_PRESENT:
         return None
     return entry & 0xFFFFF000 | linear & 0xFFF

@@ -6,13 +6,54 @@ that was not allowed is undone here.
 In Linux: emulator_io_permited() in arch/x86/kvm/emulate.c.
 """
 
+from typing import TYPE_CHECKING, NamedTuple
+
 from emu import abi, state
 from emu.vcpu import decode
-from emu.vcpu.engine import Engine, PortRequest
 from emu.vcpu.paging import Paging, read_linear, write_linear
 
+if TYPE_CHECKING:
+    from emu.vcpu.engine import Engine
 
-def allowed(engine: Engine, paging: Paging, request: PortRequest) -> bool:
+REGISTERS = ("RAX", "RCX", "RSI", "RDI")
+
+
+class PortRequest(NamedTuple):
+    """What the IN or OUT hook saw. `rip` is the instruction's, `value` None for IN.
+
+    `before` are the registers that IN and OUT may change, with their values before it. INS stops before it has done
+    anything: `string` then is the instruction, for the host to do.
+    """
+
+    rip: int
+    port: int
+    size: int
+    value: int | None
+    before: tuple[tuple[str, int], ...]
+    string: decode.Instruction | None = None
+
+
+def seen(engine: "Engine", port: int, size: int, value: int | None) -> PortRequest:
+    """What the hook of an IN or OUT sees, while the instruction is under way."""
+    before = engine.port_registers
+    before.read()
+    return PortRequest(before["RIP"], port, size, value, tuple((name, before[name]) for name in REGISTERS))
+
+
+def look(engine: "Engine", port: int, size: int) -> PortRequest:
+    """The same for an IN, and whether it is an INS."""
+    request = seen(engine, port, size, None)
+    hidden = engine.hidden()
+    engine.control.read()
+    control = engine.control
+    paging = Paging(control["CR0"], control["CR3"], control["CR4"], hidden.lma)
+    linear = request.rip if hidden.long else hidden.cs_base + request.rip & 0xFFFFFFFF
+    found = decode.decode(read_linear(engine.ram, paging, linear, decode.MAX_LENGTH), hidden.long)
+    string = found is not None and found.opcode in (decode.STRING_IN, decode.STRING_IN_WIDE)
+    return request._replace(string=found) if string else request
+
+
+def allowed(engine: "Engine", paging: Paging, request: PortRequest) -> bool:
     """IOPL, and below it the I/O bitmap of the TSS."""
     flags = engine.read_register("RFLAGS")
     if not paging.cr0 & abi.CR0_PE:
@@ -30,13 +71,13 @@ def allowed(engine: Engine, paging: Paging, request: PortRequest) -> bool:
     return not bits >> request.port % 8 & ((1 << request.size) - 1)
 
 
-def take_back(engine: Engine, request: PortRequest) -> None:
+def take_back(engine: "Engine", request: PortRequest) -> None:
     """The instruction must not have happened: its registers go back."""
     for name, value in request.before:
         engine.write_register(name, value)
 
 
-def put_result(engine: Engine, request: PortRequest, value: int) -> None:
+def put_result(engine: "Engine", request: PortRequest, value: int) -> None:
     """IN: the low bytes of `value` into AL, AX or EAX."""
     size = request.size
     value &= (1 << 8 * size) - 1
@@ -44,7 +85,7 @@ def put_result(engine: Engine, request: PortRequest, value: int) -> None:
     engine.write_register("RAX", value if size == 4 else rax >> 8 * size << 8 * size | value)
 
 
-def store_string(engine: Engine, paging: Paging, request: PortRequest, value: int) -> bool:
+def store_string(engine: "Engine", paging: Paging, request: PortRequest, value: int) -> bool:
     """One iteration of INS: the store, RDI, and RCX with REP. Whether RIP moves on; a REP looks at RCX once more."""
     assert request.string is not None
     prefixes, size = request.string.prefixes, request.size

@@ -1,6 +1,6 @@
 """One virtual CPU: its state, entering it for an exact number of instructions, and telling why it came back.
 
-Several vCPUs share one engine, as threads share a processor: the one that is in it is *resident*, the others are parked.
+Several vCPUs share one engine, as threads share a processor: the one in it is *resident*, the others are parked.
 `enter` runs the guest and turns what the engine reports into one of `emu.exits`; the `complete_*` methods finish the
 instruction that an exit asked about. What is between an exit and its completion is the machine's business.
 
@@ -13,17 +13,13 @@ from typing import Any
 
 from emu import abi, exits, state
 from emu.exits import Exit
-from emu.vcpu import decode, port_io, vmcb
-from emu.vcpu.engine import NO_EXIT, SYSCALL, SYSENTER, UNASSIGNED_FETCH, Engine, EngineError, PortRequest
+from emu.vcpu import decode, port_io, special_moves, system_call, transfer, vmcb
+from emu.vcpu.engine import NO_EXIT, SYSCALL, SYSENTER, UNASSIGNED_FETCH, Engine, EngineError
 from emu.vcpu.paging import Paging, read_linear, translate
+from emu.vcpu.special_moves import DR6
 
-DR6, DR7 = 4, 5  # places in CpuState.debug
 _DR6_SINGLE_STEP = 1 << 14
 _MASK32 = 0xFFFFFFFF
-# What CPUID offers, the guest may switch on; every other bit of CR4 raises #GP.
-_CR4_ALLOWED = (
-    abi.CR4_TSD | abi.CR4_DE | abi.CR4_PSE | abi.CR4_PAE | abi.CR4_PGE | abi.CR4_OSFXSR | abi.CR4_OSXMMEXCPT
-)
 
 
 class Vcpu:
@@ -41,39 +37,17 @@ class Vcpu:
         self._rip = 0
         self._stepped = False
         self._trap_after_step = False
-        self._port: PortRequest | None = None
+        self._port: port_io.PortRequest | None = None
         self.load(start)
 
     # --- state -------------------------------------------------------------------------------------------------------
 
     def load(self, new: state.CpuState) -> None:
         """Become `new`, wholly. The general door for resets, edits and snapshots."""
-        engine, block = self.engine, self.engine.vmcb
-        if engine.resident is not self:
-            engine.make_resident(self)
+        engine = self._reside()
         engine.close_window()
-        block.set_segments(new.segments)
-        block.set_table(vmcb.GDTR, new.gdtr)
-        block.set_table(vmcb.IDTR, new.idtr)
-        for offset, value in ((vmcb.CR0, new.cr0), (vmcb.CR2, new.cr2), (vmcb.CR3, new.cr3), (vmcb.CR4, new.cr4)):
-            block.set_quad(offset, value)
-        block.set_quad(vmcb.DR6, state.DEBUG_RESET[DR6])
-        block.set_quad(vmcb.DR7, state.DEBUG_RESET[DR7])
-        msrs = dict(new.msrs)
-        block.set_quad(vmcb.EFER, msrs.pop(abi.MSR_EFER))
-        block.set_quad(vmcb.STAR, msrs.pop(abi.MSR_STAR))
-        block.set_quad(vmcb.KERNEL_GS_BASE, msrs.pop(abi.MSR_KERNEL_GS_BASE))
-        self.msrs = msrs
+        self.msrs = transfer.put(engine, new)
         self.debug = list(new.debug)
-        general, fpu = engine.general, engine.fpu
-        for name, value in zip(state.GENERAL, new.general, strict=True):
-            general[name.upper()] = value
-        general["RIP"], general["RFLAGS"] = new.rip, new.rflags
-        for number, value in enumerate(new.xmm):
-            fpu.set_wide(f"XMM{number}", value)
-        for number, value in enumerate(new.st):
-            fpu.set_wide(f"FP{number}", value)
-        fpu["FPCW"], fpu["FPSW"], fpu["FPTAG"], fpu["MXCSR"] = new.fpcw, new.fpsw, new.fptag, new.mxcsr
         engine.vmrun(0)
         if engine.exit_code != NO_EXIT:
             raise EngineError(f"a state was refused with exit {engine.exit_code:#x}")
@@ -85,34 +59,8 @@ class Vcpu:
         """All of this vCPU, as it stands still now."""
         engine = self._reside()
         engine.capture()
-        block, general, fpu = engine.vmcb, engine.general, engine.fpu
-        msrs = {
-            **self.msrs,
-            abi.MSR_EFER: block.quad(vmcb.EFER) & ~abi.EFER_SVME,
-            abi.MSR_STAR: block.quad(vmcb.STAR),
-            abi.MSR_KERNEL_GS_BASE: block.quad(vmcb.KERNEL_GS_BASE),
-        }
-        return state.CpuState(
-            general=tuple(general[name.upper()] for name in state.GENERAL),
-            rip=self._rip,
-            rflags=general["RFLAGS"],
-            segments=tuple(block.segment(name) for name in state.SEGMENTS),
-            gdtr=block.table(vmcb.GDTR),
-            idtr=block.table(vmcb.IDTR),
-            cr0=block.quad(vmcb.CR0),
-            cr2=block.quad(vmcb.CR2),
-            cr3=block.quad(vmcb.CR3),
-            cr4=block.quad(vmcb.CR4),
-            debug=tuple(self.debug),
-            msrs=tuple(sorted(msrs.items())),
-            xmm=tuple(fpu.wide(f"XMM{number}") for number in range(16)),
-            st=tuple(fpu.wide(f"FP{number}") for number in range(8)),
-            fpcw=fpu["FPCW"],
-            fpsw=fpu["FPSW"],
-            fptag=fpu["FPTAG"],
-            mxcsr=fpu["MXCSR"],
-            shadow=self._shadow(),
-            trap=self._trap_after_step,
+        return transfer.get(
+            engine, self._rip, self.msrs, tuple(self.debug), shadow=self._shadow(), trap=self._trap_after_step
         )
 
     @property
@@ -162,7 +110,7 @@ class Vcpu:
         return self._rip if hidden.long else hidden.cs_base + self._rip & _MASK32
 
     def interruptible(self) -> bool:
-        """Whether an external interrupt may be delivered before the next instruction: IF set, no shadow, no trap owed."""
+        """Whether an interrupt may be delivered before the next instruction: IF set, no shadow, no trap owed."""
         if self._trap_after_step:
             return False
         return bool(self._reside().read_register("RFLAGS") & abi.RFLAGS_IF) and not self._shadow()
@@ -184,7 +132,7 @@ class Vcpu:
     # --- entering ----------------------------------------------------------------------------------------------------
 
     def enter(self, budget_insns: int, *, window: bool = False) -> Exit:
-        """Run the guest for exactly `budget_insns` units (at least 1) unless an exit comes first; `used` tells how many.
+        """Run the guest for exactly `budget_insns` units, at least 1, unless an exit comes first; `used` counts them.
 
         With `window` an InterruptWindow exit is owed at the first boundary where an interrupt may be delivered.
         """
@@ -192,13 +140,14 @@ class Vcpu:
         if engine.resident is not self:
             engine.make_resident(self)
         self.used = 0
-        if self._trap_after_step:
+        trap = self._trap_after_step
+        if trap:
             return self._single_step_trap()
         if not window and engine.window_open:
             engine.close_window()
-        if window and self._stepped and engine.window_open and engine.hidden().shadow:
-            engine.set_shadow(False)  # it covered the instruction that the host has completed
         while True:
+            if window and self._stepped and engine.window_open and engine.hidden().shadow:
+                engine.set_shadow(False)  # it covered the instruction that the host has completed
             budget = budget_insns - self.used
             shadowed = window and not engine.window_open and self._shadow()
             if shadowed:
@@ -260,8 +209,8 @@ class Vcpu:
             return self._syscall()
         if code == SYSENTER:
             return self._undo_and_fault(2)
-        engine.settle_flags()
         found = self._instruction()
+        engine.settle_flags()
         if found is None:
             raise EngineError(f"exit {code:#x} at {rip:#x}, where there is no instruction")
         opcode, length = found.opcode, found.length
@@ -288,7 +237,10 @@ class Vcpu:
         if code == vmcb.EXIT_RDPMC:
             return exits.Fault(rip, abi.GP_VECTOR, 0, None)
         if code < vmcb.EXIT_EXCEPTION:
-            return self._control_or_debug_move(found)
+            exit_ = special_moves.perform(engine, found, rip, self.debug)
+            if exit_ is None:
+                self._step(length)
+            return exit_
         if vmcb.EXIT_VMRUN <= code <= vmcb.EXIT_SKINIT or code in _HIDDEN_INSTRUCTIONS:
             return exits.Fault(rip, abi.UD_VECTOR, None, None)  # SVM, MONITOR and the like are not offered
         raise EngineError(f"exit {code:#x} at {rip:#x} is not one that was asked for")
@@ -307,9 +259,10 @@ class Vcpu:
 
     def _exception(self, vector: int) -> Exit:
         engine = self.engine
-        error = engine.hidden().error if vector in vmcb.WITH_ERROR_CODE else None
-        address = None
+        hidden = engine.hidden()
         computed = engine.computed_flags()
+        error = hidden.error if vector in vmcb.WITH_ERROR_CODE else None
+        address = None
         if vector == abi.PF_VECTOR:
             address = engine.vmcb.quad(vmcb.EXITINFO2)
             if address - self.pc() & vmcb.MASK64 < decode.MAX_LENGTH and engine.refetch(self._rip):
@@ -330,47 +283,6 @@ class Vcpu:
             self.debug[DR6] |= _DR6_SINGLE_STEP
         return exits.Fault(self._rip, vector, error, address)
 
-    def _control_or_debug_move(self, found: decode.Instruction) -> Exit | None:
-        """MOV to and from the control and debug registers that are watched; None where it was completed here."""
-        engine = self.engine
-        rip = self._rip
-        number = found.operand >> 3 & 7 | (found.rex & 4) << 1
-        register = found.operand & 7 | (found.rex & 1) << 3
-        name = state.GENERAL[register].upper()
-        if found.opcode == decode.MOV_FROM_CR:
-            return exits.TprRead(rip, found.length, register)
-        value = engine.read_register(name)
-        if not engine.hidden().long:
-            value &= _MASK32
-        if found.opcode == decode.MOV_TO_CR:
-            if number == 8:
-                return exits.TprWrite(rip, found.length, value)
-            return self._write_control(number, value, found.length)
-        if number in (4, 5) and engine.control["CR4"] & abi.CR4_DE:
-            return exits.Fault(rip, abi.UD_VECTOR, None, None)
-        place = number if number < 4 else DR6 if number in (4, 6) else DR7
-        if found.opcode == decode.MOV_FROM_DR:
-            engine.write_register(name, self.debug[place])
-        elif place >= DR6 and value >> 32:
-            return exits.Fault(rip, abi.GP_VECTOR, 0, None)
-        else:
-            fixed = state.DEBUG_RESET[place]
-            self.debug[place] = value | fixed if place >= DR6 else value
-        self._step(found.length)
-        return None
-
-    def _write_control(self, number: int, value: int, length: int) -> Exit | None:
-        if number == 3:
-            bad = value >> abi.MAXPHYADDR
-        else:
-            leaves_pae = not value & abi.CR4_PAE and self.engine.hidden().lma
-            bad = value & ~_CR4_ALLOWED or leaves_pae
-        if bad:
-            return exits.Fault(self._rip, abi.GP_VECTOR, 0, None)
-        self.engine.set_control(f"CR{number}", value)
-        self._step(length)
-        return None
-
     def _undo_and_fault(self, length: int) -> Exit:
         """An instruction the engine let pass, but this CPU does not have: take its step back."""
         self._rip = self._rip - length & vmcb.MASK64
@@ -384,29 +296,8 @@ class Vcpu:
         if not engine.msr(abi.MSR_EFER) & abi.EFER_SCE:
             return self._undo_and_fault(2)
         engine.close_window()
-        engine.capture()
-        block, general = engine.vmcb, engine.general
-        hidden = engine.hidden()
-        star = block.quad(vmcb.STAR)
-        general["RCX"] = self._rip
-        if hidden.lma:
-            general["R11"] = general["RFLAGS"]
-            mask = self.msrs.get(abi.MSR_SYSCALL_MASK, 0)
-            target = self.msrs.get(abi.MSR_LSTAR if hidden.long else abi.MSR_CSTAR, 0)
-            code = state.CODE64
-        else:
-            mask = abi.RFLAGS_IF | abi.RFLAGS_VM
-            target = star & _MASK32
-            code = state.CODE32
-        general["RFLAGS"] = general["RFLAGS"] & ~(mask | abi.RFLAGS_RF) | abi.RFLAGS_FIXED
-        general["RIP"] = target
-        if general["RFLAGS"] & abi.RFLAGS_TF:
-            self._trap_after_step = True
-        selector = star >> 32 & 0xFFFC
-        block.set_segment("cs", state.flat_segment(selector, code))
-        block.set_segment("ss", state.flat_segment(selector + 8, state.DATA32))
-        engine.vmrun(0)
-        self._rip = target
+        self._trap_after_step = system_call.enter_kernel(engine, self._rip, self.msrs)
+        self._rip = engine.read_rip()
         # SYSCALL itself was counted as retired by the engine; `enter` adds one for an exit completed here.
         self.used -= 1
         self.retired -= 1
@@ -423,6 +314,7 @@ class Vcpu:
         if engine.after == vmcb.EXIT_VINTR:
             engine.write_register("RFLAGS", engine.read_register("RFLAGS") | abi.RFLAGS_IF)
         if request.string is not None:
+            engine.hidden()
             engine.settle_flags()
         if not port_io.allowed(engine, self.paging(), request):
             port_io.take_back(engine, request)

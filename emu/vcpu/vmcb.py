@@ -143,7 +143,8 @@ class Vmcb:
         engine's breakpoints are one set for all vCPUs.
         """
         struct.pack_into(
-            "<HHHHIQ", self.memory, INTERCEPT_CR_READ, 1 << 8, 1 << 3 | 1 << 4 | 1 << 8, 0xFFFF, 0xFFFF, 0xFFFFFFFF, misc
+            "<HHHHIQ", self.memory, INTERCEPT_CR_READ,
+            1 << 8, 1 << 3 | 1 << 4 | 1 << 8, 0xFFFF, 0xFFFF, 0xFFFFFFFF, misc,
         )
         self.set_quad(IOPM_BASE, iopm)
         self.set_quad(MSRPM_BASE, msrpm)

@@ -52,6 +52,7 @@ BAD_RUNS = {
     "scenario that is not there": (["hello", "--scenario", "nowhere.toml"], "nowhere.toml"),
     "bare scenario that is not there": (["nowhere.toml"], "nowhere.toml"),
     "mode for an ELF file": (["hello", "--mode", "real"], "--mode real"),
+    "path with orders to a terminal": (["a/\x1b[31mred.elf"], "emu: a/\\x1b[31mred.elf: "),
     "name with orders to a terminal": (["\x1b[31mred\nline"], "\\x1b[31mred"),
 }
 

@@ -28,7 +28,9 @@ class Bench(Memory):
         while self.device.due and self.deliver() is not None:
             self.take()
 
-    def away(self, token: int, *, cpl: int = 0, paging: bool = True, can: bool = True, pending: bool = False) -> Missing:
+    def away(
+        self, token: int, *, cpl: int = 0, paging: bool = True, can: bool = True, pending: bool = False
+    ) -> Missing:
         answer: Missing = self.device.page_not_present(
             token, cpl=cpl, paging=paging, interruptible=can, pending=pending
         )
@@ -36,9 +38,7 @@ class Bench(Memory):
         return answer
 
     def deliver(self, *, apic: bool = True, can: bool = True, pending: bool = False) -> Ready | None:
-        answer: Ready | None = self.device.deliver(
-            self.load, apic_enabled=apic, interruptible=can, pending=pending
-        )
+        answer: Ready | None = self.device.deliver(self.load, apic_enabled=apic, interruptible=can, pending=pending)
         if answer is not None:
             self.perform(answer.steps)
         return answer
@@ -220,6 +220,37 @@ def registration_again_keeps_what_waits_and_adds_no_second_message(device_class:
     bench.device.wrmsr(EN, ON)
     answer = bench.deliver()
     assert answer is not None and answer.token == 1 and not bench.device.wakes
+
+
+@promises.add
+def messages_follow_the_sequence_seen_on_a_real_kvm(device_class: Any) -> None:
+    memory = Memory()
+    device = device_class(memory.holds)
+    seen = []
+
+    def look(apic: bool = True) -> None:
+        while device.due:
+            answer = device.deliver(memory.load, apic_enabled=apic, interruptible=True, pending=False)
+            memory.perform(answer.steps if answer else ())
+        seen.append(memory.load(AREA + 4, 4))
+
+    device.wrmsr(INT, VECTOR)
+    device.wrmsr(EN, AREA | 9)
+    look(apic=False)
+    device.request()  # the guest enables its APIC
+    look()
+    for taken, msr, value in (
+        (False, ACK, 1),
+        (False, EN, AREA | 9),  # a second registration, while the first one's message has not been taken
+        (True, ACK, 2),
+        (False, ACK, 1),
+        (True, ACK, 1),
+    ):
+        if taken:
+            memory.store(AREA + 4, 4, 0)
+        device.wrmsr(msr, value)
+        look()
+    assert seen == [0, WAKE_ALL, WAKE_ALL, WAKE_ALL, 0, WAKE_ALL, 0]
 
 
 @promises.add

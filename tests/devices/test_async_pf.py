@@ -160,7 +160,9 @@ def test_planted_slip_is_caught_by_its_promise(slip: Any) -> None:
     assert SLIPS[slip] in promises.violations(slip)
 
 
-EVENTS = st.lists(st.tuples(st.sampled_from(["away", "away at cpl 0", "back", "take", "look"]), st.integers(0, 9)), max_size=60)
+EVENTS = st.lists(
+    st.tuples(st.sampled_from(["away", "away at cpl 0", "back", "take", "look"]), st.integers(0, 9)), max_size=60
+)
 
 
 @EXAMPLES

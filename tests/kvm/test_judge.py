@@ -165,6 +165,19 @@ def test_save_and_restore_keeps_every_msr(judge: Judge):
     assert found[len(writes) + 1 :] == [Value(value) for value in ALL.values()]
 
 
+def test_value_that_cannot_be_restored_does_not_hold_up_the_others(judge: Judge):
+    refused = Wrmsr(abi.MSR_KVM_ASYNC_PF_EN, RAM_SIZE | 9)  # real KVM has been seen to keep the value all the same
+    found = judge.sequence(
+        [refused, Wrmsr(abi.MSR_KVM_POLL_CONTROL, 0), SaveRestore(), Rdmsr(abi.MSR_KVM_POLL_CONTROL)]
+    )
+    assert found[0] == GP and found[3] == Value(0)
+
+
+def test_wall_clock_is_stored_at_once_and_again_on_restore(judge: Judge):
+    found = judge.sequence([Wrmsr(abi.MSR_KVM_WALL_CLOCK, A), Memory(A, 12), SaveRestore(), Memory(A, 12)])
+    assert [int.from_bytes(found[at].data[:4], "little") for at in (1, 3)] == [2, 4]
+
+
 def test_restored_vcpu_publishes_its_whole_run_delay_again(judge: Judge):
     found = judge.sequence([Wrmsr(STEAL, REGISTERED), Reenter(), SaveRestore(), Store(A, 0), Reenter(), Memory(A, 8)])
     steal = int.from_bytes(found[-1].data, "little")

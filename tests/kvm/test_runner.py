@@ -6,6 +6,7 @@ import time
 import pytest
 
 from emu import data
+from emu.boot.entry import initial_state
 from emu.boot.image import flat_image
 from emu.faults import HostError
 from emu.guest import load_guest
@@ -119,7 +120,7 @@ def test_guest_enters_in_the_same_state_on_both(vcpu):
     assert real.console.hex(" ", 8).split() == ours.console.hex(" ", 8).split()
 
 
-# in al, dx; out; the values of CS, SS, SP as bytes: `mov ax, X; out 0xe9, al; mov al, ah; out 0xe9, al` for each
+# The values of CS, SS, SP as bytes: `mov ax, X; out 0xe9, al; mov al, ah; out 0xe9, al` for each
 REAL_MODE = bytes.fromhex("8cc8 e6e9 88e0 e6e9 8cd0 e6e9 88e0 e6e9 89e0 e6e9 88e0 e6e9 b005 e6f4".replace(" ", ""))
 
 
@@ -128,6 +129,17 @@ def test_flat_image_enters_in_the_same_state_on_both(mode):
     image = flat_image(REAL_MODE, "test", mode)
     ours, real = Machine(image, Config()).run(), run(image, BRIEF)
     assert (real.console, real.exit_code) == (ours.console, ours.exit_code) and real.exit_code == 5
+
+
+@pytest.mark.parametrize("control", [0x27F, 0x37F, 0xF7F])
+def test_fpu_control_word_arrives(control):
+    dump = (
+        "fnstcw [rip + saved]\nmov ecx, 2\nlea rsi, [rip + saved]\nmov edx, PORT_CONSOLE\nrep outsb\nout PORT_EXIT, al"
+    )
+    image = assembled(dump + "\n.data\nsaved: .word 0")
+    runner = Runner(image, BRIEF)
+    runner.vcpus[0].set_state(initial_state(runner.ram, image.entry, 0, 1)._replace(fpcw=control))
+    assert int.from_bytes(runner.run().console, "little") == control
 
 
 def test_ports_answer_as_the_emulators():

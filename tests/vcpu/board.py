@@ -105,7 +105,14 @@ def handlers(flavour: Flavour) -> tuple[bytes, dict[int, int]]:
 
 def descriptor(base: int, limit: int, access: int, flags: int = 0) -> int:
     """A segment descriptor of 8 bytes: `access` is its byte 5, `flags` the upper half of byte 6."""
-    return limit & 0xFFFF | (base & 0xFFFFFF) << 16 | access << 40 | (limit >> 16 & 15) << 48 | flags << 52 | base >> 24 << 56
+    return (
+        limit & 0xFFFF
+        | (base & 0xFFFFFF) << 16
+        | access << 40
+        | (limit >> 16 & 15) << 48
+        | flags << 52
+        | base >> 24 << 56
+    )
 
 
 def gate64(offset: int, selector: int = abi.SELECTOR_CODE64, access: int = 0x8E, ist: int = 0) -> bytes:
@@ -138,7 +145,9 @@ def lay_out(ram: Ram, flavour: Flavour, base: int = 0) -> None:
     long = flavour.bits == 64
     access = {3: 0xEE, 4: 0xEE, 0x80: 0xEE}
     gates = (
-        (gate64 if long else gate32)(place[n], abi.SELECTOR_CODE64 if long else abi.SELECTOR_CODE32, access.get(n, 0x8E))
+        (gate64 if long else gate32)(
+            place[n], abi.SELECTOR_CODE64 if long else abi.SELECTOR_CODE32, access.get(n, 0x8E)
+        )
         for n in range(256)
     )
     ram.write(base + IDT, b"".join(gates))
@@ -201,7 +210,7 @@ def start_state(ram: Ram, flavour: Flavour, number: int = 0, base: int = 0) -> C
     segments["tr"] = Segment(abi.SELECTOR_TSS, state.BUSY_TSS, 0x2068, TSS)
     if flavour.cpl == 3:
         user = Segment(abi.SELECTOR_USER_DATA, 0xCF3, 0xFFFFFFFF, 0)
-        segments |= {name: user for name in ("ss", "ds", "es", "fs", "gs")}
+        segments |= dict.fromkeys(("ss", "ds", "es", "fs", "gs"), user)
         segments["cs"] = Segment(abi.SELECTOR_USER_CODE64, 0xAFB, 0xFFFFFFFF, 0)
     long = flavour.bits == 64
     new = new._replace(

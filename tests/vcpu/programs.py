@@ -18,6 +18,7 @@ from tests.vcpu.board import (
     variables,
 )
 
+_SHIFTS = ("shl", "shr", "sar", "rol", "ror", "rcl", "rcr")
 _SMALL = ("eax", "ecx", "edx", "esi", "edi", "ebp", "ebx")
 _WIDE = ("rax", "rcx", "rdx", "rsi", "rdi", "rbp", "rbx", "r8", "r9", "r10", "r11", "r12", "r13")
 _MSRS = (0x4B564D03, STRANGE_MSR, 0x277, 0xC0000081, 0xC0000082, 0xC0000100, 0xC0000101, 0xC0000102, 0xC0000103)
@@ -62,9 +63,21 @@ class Writer:
     def alu(self) -> str:
         op = self.rng.choice(("add", "sub", "xor", "and", "or", "adc", "sbb", "imul", "cmp", "test", "mov", "xchg"))
         lines = [f"{op} {self.reg()}, {self.reg()}"]
-        lines.append(f"{self.rng.choice(('shl', 'shr', 'sar', 'rol', 'ror', 'rcl', 'rcr'))} {self.reg()}, {self.rng.randrange(1, 31)}")
+        lines.append(f"{self.rng.choice(_SHIFTS)} {self.reg()}, {self.rng.randrange(1, 31)}")
         lines.append(f"{self.rng.choice(('inc', 'dec', 'neg', 'not', 'mul', 'bswap'))} {self.reg()}")
-        lines.append(self.rng.choice((f"add {self.reg()}, {self.imm()}", f"mov {self.reg()}, {self.imm()}", "stc", "cmc", "lahf", "cdq", "setc al")))
+        lines.append(
+            self.rng.choice(
+                (
+                    f"add {self.reg()}, {self.imm()}",
+                    f"mov {self.reg()}, {self.imm()}",
+                    "stc",
+                    "cmc",
+                    "lahf",
+                    "cdq",
+                    "setc al",
+                )
+            )
+        )
         self.rng.shuffle(lines)
         return "\n".join(lines[: self.rng.randrange(1, 5)])
 
@@ -85,7 +98,9 @@ class Writer:
     def loop(self) -> str:
         label = self.label()
         body = "\n".join(self.rng.choice((self.alu, self.memory))() for _ in range(self.rng.randrange(1, 3)))
-        body = "\n".join(line for line in body.splitlines() if "cx" not in line and "bswap" not in line and " mul" not in line)
+        body = "\n".join(
+            line for line in body.splitlines() if "cx" not in line and "bswap" not in line and " mul" not in line
+        )
         counter = f"dword ptr ds:[{self.flavour.vars + 64:#x}]"
         return f"mov {counter}, {self.rng.randrange(1, 9)}\n{label}:\n{body}\ndec {counter}\njnz {label}"
 
@@ -104,7 +119,9 @@ class Writer:
 
     def string(self) -> str:
         down, size = self.rng.random() < 0.3, self.rng.choice("bwd")
-        op = self.rng.choice(("rep movs", "rep stos", "rep lods", "repe cmps", "repne scas", "repe scas", "movs", "stos"))
+        op = self.rng.choice(
+            ("rep movs", "rep stos", "rep lods", "repe cmps", "repne scas", "repe scas", "movs", "stos")
+        )
         first, end = self.flavour.data
         near_hole = self.flavour.paging and self.rng.random() < 0.3
         count = self.rng.choice((0, 0, 1, 2, 5, 13, 40))
@@ -178,9 +195,19 @@ class Writer:
 
     def fault(self) -> str:
         after = self.label()
-        choices = ["ud2", "xor ecx, ecx\ndiv ecx", "mov eax, 1\ncdq\nidiv eax\nxor ebx, ebx\nidiv ebx", "int3", "int 0x80"]
+        choices = [
+            "ud2",
+            "xor ecx, ecx\ndiv ecx",
+            "mov eax, 1\ncdq\nidiv eax\nxor ebx, ebx\nidiv ebx",
+            "int3",
+            "int 0x80",
+        ]
         if not self.flavour.real:
-            choices += ["mov ax, 0x1230\nmov ds, ax", "int 0x21" if self.flavour.cpl else "int 0x81", "ltr ax" if self.flavour.cpl else "mov ax, 0x7ff8\nltr ax"]
+            choices += [
+                "mov ax, 0x1230\nmov ds, ax",
+                "int 0x21" if self.flavour.cpl else "int 0x81",
+                "ltr ax" if self.flavour.cpl else "mov ax, 0x7ff8\nltr ax",
+            ]
         if not self.wide:
             choices += ["into", "mov al, 0x7f\ninc al\ninto"]
         if self.flavour.paging:
@@ -214,7 +241,8 @@ class Writer:
         head, target = self.label(), self.label()
         counter = f"dword ptr ds:[{self.flavour.vars + 72:#x}]"
         store = f"inc byte ptr [rip+{target}+1]" if self.wide else f"inc byte ptr ds:{target}+1"
-        return f"mov {counter}, {self.rng.randrange(1, 6)}\n{head}: {store}\nnop\n{target}: mov al, 7\nadd ebx, eax\ndec {counter}\njnz {head}"
+        body = f"{head}: {store}\nnop\n{target}: mov al, 7\nadd ebx, eax"
+        return f"mov {counter}, {self.rng.randrange(1, 6)}\n{body}\ndec {counter}\njnz {head}"
 
     def floating(self) -> str:
         return self.rng.choice(
@@ -236,11 +264,25 @@ class Writer:
         push, pop, top = ("pushfq", "popfq", "rsp") if self.wide else ("pushfd", "popfd", "esp")
         if self.flavour.real:
             push, pop = "pushfd", "popfd"
-        inner = "\n".join(self.rng.choice((self.alu, self.memory, self.stepped_exit))() for _ in range(self.rng.randrange(1, 4)))
+        inner = "\n".join(
+            self.rng.choice((self.alu, self.memory, self.stepped_exit))() for _ in range(self.rng.randrange(1, 4))
+        )
         return f"{push}\nor dword ptr [{top}], 0x100\n{pop}\n{inner}\n{push}\nand dword ptr [{top}], ~0x100\n{pop}"
 
     def stepped_exit(self) -> str:
-        return self.rng.choice(("cpuid", "rdtsc", "pause", "cld\nstd\ncld", self.call(), self.string(), self.exit(), self.string_io(), self.system_call()))
+        return self.rng.choice(
+            (
+                "cpuid",
+                "rdtsc",
+                "pause",
+                "cld\nstd\ncld",
+                self.call(),
+                self.string(),
+                self.exit(),
+                self.string_io(),
+                self.system_call(),
+            )
+        )
 
     def interrupts(self) -> str:
         push, pop, top = ("pushfq", "popfq", "rsp") if self.wide else ("pushfd", "popfd", "esp")
@@ -266,7 +308,8 @@ class Writer:
         label = self.label()
         if self.wide:
             return (
-                f"mov r14, rsp\nmov eax, ss\npush rax\npush r14\npushfq\nmov eax, cs\npush rax\nlea rax, [rip+{label}]\n"
+                "mov r14, rsp\nmov eax, ss\npush rax\npush r14\npushfq\nmov eax, cs\npush rax\n"
+                f"lea rax, [rip+{label}]\n"
                 f"push rax\niretq\n{label}:"
             )
         if self.flavour.real:

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from typing import Any, NamedTuple
 
-from emu import abi, exits
+from emu import abi, exits, state
 from emu.ram import Ram
 from emu.vcpu import delivery
 from emu.vcpu.engine import Engine
@@ -151,7 +151,10 @@ def differences(reference: Outcome, other: Outcome, name: str) -> list[str]:
         found.append(f"{name}: shutdown {reference.shutdown} / {other.shutdown}")
     if reference.state != other.state:
         parts = [f for f in reference.state._fields if getattr(reference.state, f) != getattr(other.state, f)]
-        found.append(f"{name}: end: " + "; ".join(f"{f} {getattr(reference.state, f)} / {getattr(other.state, f)}" for f in parts))
+        found.append(
+            f"{name}: end: "
+            + "; ".join(f"{f} {getattr(reference.state, f)} / {getattr(other.state, f)}" for f in parts)
+        )
     if reference.ram != other.ram:
         at = next(n for n in range(len(other.ram)) if reference.ram[n] != other.ram[n])
         found.append(f"{name}: RAM from {at:#x}: {reference.ram[at : at + 8].hex()} / {other.ram[at : at + 8].hex()}")
@@ -159,7 +162,7 @@ def differences(reference: Outcome, other: Outcome, name: str) -> list[str]:
 
 
 def _apart(a: Moment, b: Moment) -> str:
-    names = "rax rcx rdx rbx rsp rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15 rflags".split()
+    names = (*state.GENERAL, "rflags")
     apart = [f"rip {a[2]:#x} / {b[2]:#x}"] if a[2] != b[2] else []
     for n, name in enumerate(names):
         x, y = (int.from_bytes(m[1][32 * n : 32 * n + 8], "little") for m in (a, b))

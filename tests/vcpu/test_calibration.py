@@ -26,7 +26,7 @@ def test_the_installed_engine_passes() -> None:
 
 @pytest.mark.parametrize(
     ("name", "wrong", "complaint"),
-    (
+    [
         ("_HIDDEN_FLAGS", 180, "hidden state"),
         ("_SEGMENT_CACHES", 208, "hidden state"),
         ("_LDT_CACHE", 304, "hidden state"),
@@ -34,7 +34,7 @@ def test_the_installed_engine_passes() -> None:
         ("_FLAGS_SOURCE", 144, "flags"),
         ("_FLAG_SHADOW", 1 << 4, "hidden state"),
         ("_COUNT_MAGIC", 1, "counter"),
-    ),
+    ],
 )
 def test_a_hidden_part_in_another_place_is_noticed(
     monkeypatch: pytest.MonkeyPatch, name: str, wrong: int, complaint: str

@@ -77,7 +77,7 @@ def test_a_fault_enters_its_handler_with_error_code_and_rf_on_an_aligned_stack(e
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("access", "kept"), ((0x8E, 0), (0x8F, IF)))
+@pytest.mark.parametrize(("access", "kept"), [(0x8E, 0), (0x8F, IF)])
 def test_an_interrupt_gate_clears_if_and_a_trap_gate_does_not(engine: Engine, access: int, kept: int) -> None:
     one = board(engine, "sti\nnop\nud2")
     gate(one, abi.UD_VECTOR, access)
@@ -86,7 +86,8 @@ def test_an_interrupt_gate_clears_if_and_a_trap_gate_does_not(engine: Engine, ac
 
 
 @pytest.mark.parametrize(
-    ("source", "vector", "rf"), (("ud2", 6, RF), ("int3", 3, 0), ("int 0x80", 0x80, 0), ("xor ecx, ecx\ndiv ecx", 0, RF))
+    ("source", "vector", "rf"),
+    [("ud2", 6, RF), ("int3", 3, 0), ("int 0x80", 0x80, 0), ("xor ecx, ecx\ndiv ecx", 0, RF)],
 )
 def test_only_faults_push_rf(engine: Engine, source: str, vector: int, rf: int) -> None:
     one = board(engine, source)
@@ -140,7 +141,7 @@ def test_a_page_fault_tells_its_cause_and_its_address(
     assert one.vcpu.state().cr2 == address
 
 
-@pytest.mark.parametrize("bit", (40, 45, 51))
+@pytest.mark.parametrize("bit", [40, 45, 51])
 def test_a_reserved_bit_in_a_page_table_is_told(engine: Engine, bit: int) -> None:
     one = board(engine, f"mov eax, [{DATA}]")
     entry = TABLES + 0x3000 + 8 * (DATA >> 12)
@@ -185,7 +186,7 @@ def test_a_vector_beyond_the_idt_raises_gp_with_its_number(engine: Engine) -> No
     assert frame(one, error=True)["rip"] == CODE + 1
 
 
-@pytest.mark.parametrize(("source", "vector", "external"), (("ud2", 6, 1), ("int 0x80", 0x80, 0)))
+@pytest.mark.parametrize(("source", "vector", "external"), [("ud2", 6, 1), ("int 0x80", 0x80, 0)])
 def test_a_gate_that_is_not_present_raises_np(engine: Engine, source: str, vector: int, external: int) -> None:
     one = board(engine, source)
     gate(one, vector, access=0x0E)
@@ -234,7 +235,7 @@ def test_a_page_fault_while_delivering_a_page_fault_is_a_double_fault(engine: En
     assert frame(one, error=True)["rip"] == exit_.rip
 
 
-@pytest.mark.parametrize("flavour", (LONG0, LONG3, PM32, REAL16), ids=lambda f: f.name)
+@pytest.mark.parametrize("flavour", [LONG0, LONG3, PM32, REAL16], ids=lambda f: f.name)
 def test_a_triple_fault_names_the_first_fault_and_leaves_the_state_before_it(engine: Engine, flavour: Flavour) -> None:
     one = board(engine, "nop\nmov eax, 0x1234\nnop\nud2", flavour)
     one.vcpu.load(one.vcpu.state()._replace(idtr=Table(0, 0)))
@@ -252,7 +253,7 @@ def test_a_triple_fault_by_page_faults_keeps_the_first_address(engine: Engine) -
     assert one.shutdown == exits.Shutdown(exit_.rip, abi.PF_VECTOR, 0, DATA_END + 0x800)
 
 
-@pytest.mark.parametrize(("access", "size"), ((0x8E, 4), (0x86, 2)))
+@pytest.mark.parametrize(("access", "size"), [(0x8E, 4), (0x86, 2)])
 def test_protected_mode_gates_push_frames_of_their_own_width(engine: Engine, access: int, size: int) -> None:
     one = board(engine, "mov eax, 0x1230\nmov ds, eax", PM32)
     handler = 0x7100 if size == 2 else HANDLER
@@ -288,7 +289,8 @@ STEP = "pushfq\nor dword ptr [rsp], 0x100\npopfq\n"
 
 
 @pytest.mark.parametrize(
-    "stepped", ("nop", "cpuid", "pause", "rdtsc", "in al, 0xe9", "out 0xe9, al", "mov rax, dr7", "mov rax, cr3\nmov cr3, rax")
+    "stepped",
+    ["nop", "cpuid", "pause", "rdtsc", "in al, 0xe9", "out 0xe9, al", "mov rax, dr7", "mov rax, cr3\nmov cr3, rax"],
 )
 def test_tf_traps_after_native_and_emulated_instructions(engine: Engine, stepped: str) -> None:
     one = board(engine, STEP + stepped + "\nnop\nnop")
@@ -324,7 +326,9 @@ def test_a_pending_trap_survives_save_and_load_and_goes_before_an_interrupt(engi
 # --- interrupt shadow and window -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("source", "covered"), (("sti", 1), ("mov eax, ss\nmov ss, eax\nnop\nsti", 4), ("cli\nsti", 2)))
+@pytest.mark.parametrize(
+    ("source", "covered"), [("sti", 1), ("mov eax, ss\nmov ss, eax\nnop\nsti", 4), ("cli\nsti", 2)]
+)
 def test_the_shadow_covers_exactly_one_boundary(engine: Engine, source: str, covered: int) -> None:
     one = board(engine, source + "\ncpuid\nnop\nnop")
     ready = []
@@ -347,9 +351,11 @@ def test_mov_ss_shadows_even_with_if_set_long_before(engine: Engine) -> None:
 WINDOWS = {
     "sti": ("nop\nsti\nnop\nX: nop\nnop", 3),
     "sti, emulated": ("nop\nsti\ncpuid\nX: nop\nnop", 3),
+    "sti, completed by the vCPU": ("mov rax, cr3\nsti\nmov cr3, rax\nX: nop\nnop", 3),
     "popf": ("pushfq\nor dword ptr [rsp], 0x200\npopfq\nX: nop\nnop", 3),
     "iret": (
-        f"push {abi.SELECTOR_DATA}\npush {STACK}\npush 0x202\npush {abi.SELECTOR_CODE64}\nlea rax, [rip+X]\npush rax\niretq\n"
+        f"push {abi.SELECTOR_DATA}\npush {STACK}\npush 0x202\npush {abi.SELECTOR_CODE64}\n"
+        "lea rax, [rip+X]\npush rax\niretq\n"
         "X: nop\nnop",
         7,
     ),
@@ -359,8 +365,10 @@ WINDOWS = {
 
 
 @pytest.mark.parametrize("name", WINDOWS)
-@pytest.mark.parametrize("cut", (1, 2, 3, 100))
-def test_the_window_opens_at_the_first_boundary_where_an_interrupt_may_come(engine: Engine, name: str, cut: int) -> None:
+@pytest.mark.parametrize("cut", [1, 2, 3, 100])
+def test_the_window_opens_at_the_first_boundary_where_an_interrupt_may_come(
+    engine: Engine, name: str, cut: int
+) -> None:
     source, retired = WINDOWS[name]
     one = board(engine, source)
     at = CODE + len(assemble(source)) - 2
@@ -373,7 +381,7 @@ def test_the_window_opens_at_the_first_boundary_where_an_interrupt_may_come(engi
     assert one.vcpu.interruptible()
 
 
-@pytest.mark.parametrize("flavour", (LONG0, PM32, REAL16), ids=lambda f: f.name)
+@pytest.mark.parametrize("flavour", [LONG0, PM32, REAL16], ids=lambda f: f.name)
 def test_a_window_that_is_withdrawn_leaves_no_trace(engine: Engine, flavour: Flavour) -> None:
     source = "nop\n" * 20 + "sti\nnop\nnop\nnop\nL: jmp L"
     one, other = board(engine, source, flavour), Board(engine, LONG0, assemble("sti\nL: jmp L"), 1, SPAN)

@@ -1,4 +1,4 @@
-"""Every instruction that must stop the guest stops it, with its exact RIP and length, wherever and however it is written."""
+"""Every instruction that must stop the guest does, with its exact RIP and length, wherever, however it is written."""
 
 from typing import Any
 
@@ -8,7 +8,20 @@ from emu import abi, exits
 from emu.ram import Ram
 from emu.vcpu.engine import Engine
 from tests.assemble import assemble
-from tests.vcpu.board import CODE, DATA, DATA_END, LONG0, LONG3, PM32, PM32_PAGED, REAL16, SPAN, STRANGE_MSR, Board, Flavour
+from tests.vcpu.board import (
+    CODE,
+    DATA,
+    DATA_END,
+    LONG0,
+    LONG3,
+    PM32,
+    PM32_PAGED,
+    REAL16,
+    SPAN,
+    STRANGE_MSR,
+    Board,
+    Flavour,
+)
 
 MODES = (LONG0, PM32, REAL16)
 INSTRUCTIONS: dict[str, tuple[str, Any]] = {
@@ -23,7 +36,24 @@ INSTRUCTIONS: dict[str, tuple[str, Any]] = {
     "int": ("cd42", exits.SoftwareInterrupt),
     "int3": ("cc", exits.SoftwareInterrupt),
 }
-PREFIXES = ("", "66", "67", "f2", "f3", "2e", "36", "3e", "26", "64", "65", "6667", "f366", "f2f3", "2e6466f3", "66" * 9)
+PREFIXES = (
+    "",
+    "66",
+    "67",
+    "f2",
+    "f3",
+    "2e",
+    "36",
+    "3e",
+    "26",
+    "64",
+    "65",
+    "6667",
+    "f366",
+    "f2f3",
+    "2e6466f3",
+    "66" * 9,
+)
 REX_PREFIXES = ("40", "48", "4f", "6648", "f348", "4066f348", "6448", "4848", "4048")
 PORTS = {
     "in al, imm8": ("e4e9", 0xE9, 1),
@@ -90,7 +120,7 @@ def test_the_place_in_the_block_does_not_matter(engine: Engine, flavour: Flavour
     check(place(engine, flavour, after_jump), flavour.code + 5, code, kind, 2)
 
 
-@pytest.mark.parametrize("flavour", (*MODES, PM32_PAGED), ids=lambda f: f.name)
+@pytest.mark.parametrize("flavour", [*MODES, PM32_PAGED], ids=lambda f: f.name)
 @pytest.mark.parametrize("name", INSTRUCTIONS)
 def test_an_instruction_may_straddle_two_pages(engine: Engine, flavour: Flavour, name: str) -> None:
     opcode, kind = INSTRUCTIONS[name]
@@ -103,7 +133,7 @@ def test_an_instruction_may_straddle_two_pages(engine: Engine, flavour: Flavour,
 
 @pytest.mark.parametrize("flavour", MODES, ids=lambda f: f.name)
 def test_completing_steps_over_exactly_the_instruction(engine: Engine, flavour: Flavour) -> None:
-    code = bytes.fromhex("2e660fa2" "9090" "f390" "90" "0f31" "90")
+    code = bytes.fromhex("2e660fa29090f390900f3190")
     board = place(engine, flavour, code)
     board.run(9)
     assert [(at, type(exit_), exit_.rip - flavour.code) for at, exit_ in board.log] == [
@@ -133,10 +163,12 @@ def test_ports_stop_behind_the_instruction(engine: Engine, flavour: Flavour, nam
             assert board.vcpu.general("rax") == kept
 
 
-@pytest.mark.parametrize("flavour", (LONG0, PM32, REAL16), ids=lambda f: f.name)
-@pytest.mark.parametrize(("op", "size"), (("insb", 1), ("insw", 2), ("insd", 4)))
-@pytest.mark.parametrize("down", (False, True))
-def test_rep_ins_stores_each_answer_and_counts_down(engine: Engine, flavour: Flavour, op: str, size: int, down: bool) -> None:
+@pytest.mark.parametrize("flavour", [LONG0, PM32, REAL16], ids=lambda f: f.name)
+@pytest.mark.parametrize(("op", "size"), [("insb", 1), ("insw", 2), ("insd", 4)])
+@pytest.mark.parametrize("down", [False, True])
+def test_rep_ins_stores_each_answer_and_counts_down(
+    engine: Engine, flavour: Flavour, op: str, size: int, down: bool
+) -> None:
     place_, step = flavour.data[0] + 64, -size if down else size
     source = f"mov edi, {place_}\nmov ecx, 3\nmov edx, 0x3f8\n{'std' if down else 'cld'}\nrep {op}\nhlt"
     board = Board(engine, flavour, assemble(source, flavour.code, flavour.bits))
@@ -153,7 +185,7 @@ def test_rep_ins_stores_each_answer_and_counts_down(engine: Engine, flavour: Fla
     assert type(board.vcpu.enter(100)) is exits.Hlt
 
 
-@pytest.mark.parametrize("flavour", (LONG0, PM32, REAL16), ids=lambda f: f.name)
+@pytest.mark.parametrize("flavour", [LONG0, PM32, REAL16], ids=lambda f: f.name)
 def test_rep_outs_reports_each_element(engine: Engine, flavour: Flavour) -> None:
     place_ = flavour.data[0] + 64
     source = f"mov esi, {place_}\nmov ecx, 3\nmov edx, 0xe9\ncld\nrep outsb\nhlt"
@@ -173,34 +205,34 @@ def test_control_register_8_is_the_task_priority(engine: Engine) -> None:
     assert board.vcpu.general("r9") == 5 and board.vcpu.rip == CODE + 13
 
 
-@pytest.mark.parametrize("name", ("rdmsr", "wrmsr", "hlt"))
+@pytest.mark.parametrize("name", ["rdmsr", "wrmsr", "hlt"])
 def test_privileged_instructions_raise_gp_at_cpl_3(engine: Engine, name: str) -> None:
     for _, prefix in written(LONG3):
         board = place(engine, LONG3, b"\x90" + prefix + bytes.fromhex(INSTRUCTIONS[name][0]))
         assert board.vcpu.enter(100) == exits.Fault(CODE + 1, abi.GP_VECTOR, 0, None)
 
 
-@pytest.mark.parametrize("name", ("cpuid", "rdtsc", "rdtscp", "vmmcall", "vmcall", "int", "int3"))
+@pytest.mark.parametrize("name", ["cpuid", "rdtsc", "rdtscp", "vmmcall", "vmcall", "int", "int3"])
 def test_other_intercepts_hold_at_cpl_3_reached_by_iret(engine: Engine, name: str) -> None:
     opcode, kind = INSTRUCTIONS[name]
     code = bytes.fromhex("6648" + opcode)
     user = CODE + 0x200
-    source = (
-        f"push {abi.SELECTOR_USER_DATA}\npush {DATA + 0x800}\npush 2\npush {abi.SELECTOR_USER_CODE64}\npush {user}\niretq"
-    )
+    selectors = abi.SELECTOR_USER_DATA, abi.SELECTOR_USER_CODE64
+    source = f"push {selectors[0]}\npush {DATA + 0x800}\npush 2\npush {selectors[1]}\npush {user}\niretq"
     board = Board(engine, LONG0, assemble(source).ljust(0x200, b"\x90") + b"\x90" + code)
     check(board, user + 1, code, kind, 7)
     assert board.vcpu.state().segments[1].selector == abi.SELECTOR_USER_CODE64
 
 
 @pytest.mark.parametrize("flavour", MODES, ids=lambda f: f.name)
-@pytest.mark.parametrize("name", ("wrmsr", "cpuid", "rdtsc", "int", "rdmsr"))
+@pytest.mark.parametrize("name", ["wrmsr", "cpuid", "rdtsc", "int", "rdmsr"])
 def test_an_instruction_written_at_run_time_is_intercepted(engine: Engine, flavour: Flavour, name: str) -> None:
     opcode, kind = INSTRUCTIONS[name]
     word = int.from_bytes(bytes.fromhex(opcode), "little")
     # The loop runs over the old bytes once, then writes the new ones, in the block that holds them.
     source = (
-        f"mov ecx, 2\nL: dec ecx\njz store\ntarget: nop\nnop\njmp L\nstore: mov word ptr ds:[{flavour.code + 0x40}], {word}"
+        "mov ecx, 2\nL: dec ecx\njz store\nnop\njmp L\n"
+        f"store: mov word ptr ds:[{flavour.code + 0x40}], {word}"
         f"\n.org 0x3e, 0x90\nmov bl, 1\nnop\nnop\nnop"
     )
     board = Board(engine, flavour, assemble(source, flavour.code, flavour.bits))
@@ -226,8 +258,20 @@ FAULTS: dict[str, tuple[tuple[Flavour, ...], str, int, int | None, int | None]] 
     "SSE with EM": (MODES, "SETCR0 4\nX: pxor xmm0, xmm0", 6, None, None),
     "bound": ((PM32, REAL16), "mov eax, 7\nX: bound eax, ds:[DATA]", 5, None, None),
     "selector": ((LONG0, PM32), "mov eax, 0x1230\nX: mov ds, ax", 13, 0x1230, None),
-    "not present": ((LONG0, PM32), "mov dword ptr ds:[0x1074], 0x00cf1300\nmov eax, 0x70\nX: mov ds, ax", 11, 0x70, None),
-    "stack not present": ((LONG0, PM32), "mov dword ptr ds:[0x1074], 0x00cf1300\nmov eax, 0x70\nX: mov ss, ax", 12, 0x70, None),
+    "not present": (
+        (LONG0, PM32),
+        "mov dword ptr ds:[0x1074], 0x00cf1300\nmov eax, 0x70\nX: mov ds, ax",
+        11,
+        0x70,
+        None,
+    ),
+    "stack not present": (
+        (LONG0, PM32),
+        "mov dword ptr ds:[0x1074], 0x00cf1300\nmov eax, 0x70\nX: mov ss, ax",
+        12,
+        0x70,
+        None,
+    ),
     "page": ((LONG0, PM32_PAGED), "nop\nX: mov eax, ds:[HOLE]", 14, 0, DATA_END),
 }
 
@@ -246,7 +290,7 @@ def test_every_exception_is_reported_at_its_instruction(engine: Engine, name: st
         assert exit_ == exits.Fault(at, vector, error, address), flavour.name
 
 
-@pytest.mark.parametrize("flavour", (PM32, REAL16), ids=lambda f: f.name)
+@pytest.mark.parametrize("flavour", [PM32, REAL16], ids=lambda f: f.name)
 def test_into_traps_only_on_overflow(engine: Engine, flavour: Flavour) -> None:
     source = "xor eax, eax\ninto\nmov al, 0x7f\ninc al\nX: into\nnop"
     code = assemble(source, flavour.code, flavour.bits)
@@ -267,7 +311,12 @@ def test_the_engine_raises_no_sse_exceptions_which_is_a_known_limit(engine: Engi
 
 
 def test_the_arithmetic_flags_an_exit_shows_are_those_of_the_instruction_before(engine: Engine) -> None:
-    for before, flags in (("add eax, ecx", 0x805), ("sub eax, ecx", 0x91), ("imul eax, eax", 0x801), ("neg eax", 0x885)):
+    for before, flags in (
+        ("add eax, ecx", 0x805),
+        ("sub eax, ecx", 0x91),
+        ("imul eax, eax", 0x801),
+        ("neg eax", 0x885),
+    ):
         for stop in ("cpuid", "mov ebx, [0x208000]", "xor ebx, ebx", "int3", "pause"):
             source = f"mov eax, 0x80000000\nmov ecx, -1\nstc\n{before}\n{stop}\njc done\nud2\ndone: hlt"
             if stop.startswith("xor"):

@@ -36,13 +36,13 @@ def test_a_page_table_cannot_name_the_host_window(engine: Engine, level: int) ->
     assert type(exit_) is exits.Fault and exit_.vector == abi.PF_VECTOR and exit_.error & 9 == 9
 
 
-@pytest.mark.parametrize("value", (WINDOW, 1 << 40, 1 << 52, 1 << 63))
+@pytest.mark.parametrize("value", [WINDOW, 1 << 40, 1 << 52, 1 << 63])
 def test_cr3_refuses_bits_beyond_the_physical_addresses(engine: Engine, value: int) -> None:
     exit_ = stop(engine, f"mov rbx, {value | TABLES}\nmov cr3, rbx")
     assert exit_ == exits.Fault(CODE + 10, abi.GP_VECTOR, 0, None)
 
 
-@pytest.mark.parametrize("bit", (0, 1, 6, 8, 11, 12, 13, 14, 16, 17, 18, 20, 21, 22, 23, 31, 32, 63))
+@pytest.mark.parametrize("bit", [0, 1, 6, 8, 11, 12, 13, 14, 16, 17, 18, 20, 21, 22, 23, 31, 32, 63])
 def test_cr4_refuses_what_cpuid_does_not_offer(engine: Engine, bit: int) -> None:
     exit_ = stop(engine, f"mov rax, cr4\nbts rax, {bit}\nmov cr4, rax")
     assert type(exit_) is exits.Fault and (exit_.vector, exit_.error) == (abi.GP_VECTOR, 0)
@@ -61,7 +61,7 @@ ABSENT = {
 
 
 @pytest.mark.parametrize("name", ABSENT)
-@pytest.mark.parametrize("flavour", (LONG0, PM32, LONG3), ids=lambda f: f.name)
+@pytest.mark.parametrize("flavour", [LONG0, PM32, LONG3], ids=lambda f: f.name)
 def test_an_instruction_that_is_not_offered_is_undefined(engine: Engine, name: str, flavour: Flavour) -> None:
     one = Board(engine, flavour, b"\x90\x90" + bytes.fromhex(ABSENT[name]) + b"\x90" * 8)
     exit_ = one.vcpu.enter(10)
@@ -87,7 +87,9 @@ def test_efer_svme_is_hidden_and_refused(engine: Engine) -> None:
 
 def test_outside_ram_reads_give_ones_and_writes_vanish(engine: Engine) -> None:
     for where in (2 * SPAN, 1 << 32, (1 << 40) - 0x200000):
-        one = Board(engine, LONG0, assemble(f"mov rax, [{DATA}]\nmov qword ptr [{DATA + 8}], 5\nmov rbx, [{DATA + 8}]\nhlt"))
+        one = Board(
+            engine, LONG0, assemble(f"mov rax, [{DATA}]\nmov qword ptr [{DATA + 8}], 5\nmov rbx, [{DATA + 8}]\nhlt")
+        )
         one.ram.store(DIRECTORY + 8, 8, where | 0x87)
         assert type(one.vcpu.enter(10)) is exits.Hlt
         assert one.vcpu.general("rax") == one.vcpu.general("rbx") == (1 << 64) - 1
@@ -136,7 +138,9 @@ def test_interleaved_vcpus_share_nothing_but_ram(engine: Engine) -> None:
 
 FLAVOURS = {flavour.name: flavour for flavour in (LONG0, LONG3, PM32, REAL16)}
 # Bytes that begin something interesting, mixed in so that random code gets further than its first #UD.
-_TELLING = bytes.fromhex("0f01 0f22 0f20 0f30 0f32 0fa2 cc cd f4 e4 e6 ec ee 6c 6e f3 f2 66 67 9d 9c cf c8 8e 0fae 0fc7 ea 9a fb")
+_TELLING = bytes.fromhex(
+    "0f01 0f22 0f20 0f30 0f32 0fa2 cc cd f4 e4 e6 ec ee 6c 6e f3 f2 66 67 9d 9c cf c8 8e 0fae 0fc7 ea 9a fb"
+)
 
 
 def hostile(name: str, first: int, count: int) -> list[int]:

@@ -9,7 +9,7 @@ from emu.state import Segment
 from emu.vcpu.cpu_msrs import CpuMsrs
 from emu.vcpu.engine import Engine
 from tests.assemble import assemble
-from tests.vcpu.board import BITMAP, CODE, DATA, LONG0, LONG3, PM32, SPAN, STACK, STACK_USER, TSS, Board, gate32, IDT
+from tests.vcpu.board import BITMAP, CODE, DATA, IDT, LONG0, LONG3, PM32, SPAN, STACK, STACK_USER, TSS, Board, gate32
 
 DENIED = 0x70
 ENTRY = 0x120000
@@ -24,7 +24,7 @@ def engine() -> Engine:
 # --- ports -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", ("in al, dx", "in ax, dx", "in eax, dx", "out dx, al", "out dx, eax", "in al, 0x70"))
+@pytest.mark.parametrize("source", ["in al, dx", "in ax, dx", "in eax, dx", "out dx, al", "out dx, eax", "in al, 0x70"])
 def test_a_port_that_the_bitmap_denies_raises_gp_and_changes_nothing(engine: Engine, source: str) -> None:
     one = Board(engine, LONG3, assemble("nop\n" + source + "\nnop"))
     one.vcpu.set_general("rax", RAX)
@@ -35,7 +35,7 @@ def test_a_port_that_the_bitmap_denies_raises_gp_and_changes_nothing(engine: Eng
     assert one.vcpu.state() == before and one.vcpu.retired == 1
 
 
-@pytest.mark.parametrize("source", ("insb", "rep insd", "outsb", "rep outsw"))
+@pytest.mark.parametrize("source", ["insb", "rep insd", "outsb", "rep outsw"])
 def test_a_denied_string_instruction_moves_no_register(engine: Engine, source: str) -> None:
     one = Board(engine, LONG3, assemble("nop\n" + source))
     for name, value in (("rdx", DENIED), ("rcx", 3), ("rdi", DATA + 8), ("rsi", DATA + 16), ("rax", RAX)):
@@ -46,7 +46,9 @@ def test_a_denied_string_instruction_moves_no_register(engine: Engine, source: s
     assert one.vcpu.state() == before
 
 
-@pytest.mark.parametrize(("port", "size", "allowed"), ((0xE9, 1, True), (0xE9, 2, False), (0xE8, 2, False), (0x3F8, 1, True)))
+@pytest.mark.parametrize(
+    ("port", "size", "allowed"), [(0xE9, 1, True), (0xE9, 2, False), (0xE8, 2, False), (0x3F8, 1, True)]
+)
 def test_every_port_an_access_touches_must_be_allowed(engine: Engine, port: int, size: int, allowed: bool) -> None:
     one = Board(engine, LONG3, assemble({1: "in al, dx", 2: "in ax, dx"}[size]))
     one.vcpu.set_general("rdx", port)
@@ -59,7 +61,7 @@ def test_iopl_3_allows_every_port(engine: Engine) -> None:
     assert type(one.vcpu.enter(10)) is exits.PortIn
 
 
-@pytest.mark.parametrize("limit", (0x67, 0x20, BITMAP + 0xE9 // 8))
+@pytest.mark.parametrize("limit", [0x67, 0x20, BITMAP + 0xE9 // 8])
 def test_ports_beyond_the_tss_limit_are_denied(engine: Engine, limit: int) -> None:
     one = Board(engine, LONG3, assemble("mov edx, 0xe9\nin al, dx"))
     now = one.vcpu.state()
@@ -195,7 +197,7 @@ def test_every_msr_reads_back_what_was_written(engine: Engine, msr: int) -> None
 # --- 32-bit user code ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("busy", (0x8B, 0x89))
+@pytest.mark.parametrize("busy", [0x8B, 0x89])
 def test_32_bit_user_code_is_left_through_ss0_esp0(engine: Engine, busy: int) -> None:
     user = CODE + 0x100
     source = (

@@ -3,8 +3,11 @@
 import pytest
 
 from emu import exits
+from emu.ram import Ram
+from emu.vcpu.engine import Engine
+from tests.assemble import assemble
 from tests.vcpu import slicing
-from tests.vcpu.board import LONG0
+from tests.vcpu.board import CODE, LONG0, SPAN, Board
 
 PROGRAMS, GROUP = 150, 15
 
@@ -32,3 +35,13 @@ def test_a_difference_is_found_when_there_is_one() -> None:
     assert one.flavour == other.flavour == LONG0
     apart = slicing.differences(slicing.Run(one, False).unsliced(), slicing.Run(other, False).unsliced(), "planted")
     assert any("RAM" in line for line in apart) and any("end" in line for line in apart)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 7, 100])
+def test_a_store_into_its_own_block_is_one_unit(cut: int) -> None:
+    source = "mov ecx, 5\nL: inc byte ptr [rip+T+1]\nnop\nT: mov al, 7\ndec ecx\njnz L\nhlt"
+    board = Board(Engine(Ram(SPAN)), LONG0, assemble(source))
+    while not board.log:
+        board.answer(board.vcpu.enter(cut))
+    assert board.log == [(26, exits.Hlt(CODE + len(assemble(source)) - 1, 1))]
+    assert board.vcpu.general("rax") == 12

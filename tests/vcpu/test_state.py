@@ -47,7 +47,7 @@ def test_a_state_moved_to_a_fresh_engine_runs_on_identically(seed: int) -> None:
     assert moved.ram.bytes[:] == run.ram.bytes[:]
 
 
-@pytest.mark.parametrize("flavour", (LONG0, PM32, REAL16), ids=lambda f: f.name)
+@pytest.mark.parametrize("flavour", [LONG0, PM32, REAL16], ids=lambda f: f.name)
 def test_the_shadow_is_part_of_the_state(engine: Engine, flavour: Flavour) -> None:
     one = Board(engine, flavour, assemble("sti\nnop\nnop", flavour.code, flavour.bits))
     one.vcpu.enter(1)
@@ -68,7 +68,9 @@ def test_every_register_of_a_state_is_loaded(engine: Engine) -> None:
         rflags=0x8D7 | 0x400,
         cr2=0x123456789,
         debug=(1, 2, 3, 4, old.debug[4] | 1, old.debug[5] | 3),
-        msrs=tuple((msr, value if msr in (0x277, 0xC0000080) else 0x1000 + n) for n, (msr, value) in enumerate(old.msrs)),
+        msrs=tuple(
+            (msr, value if msr in (0x277, 0xC0000080) else 0x1000 + n) for n, (msr, value) in enumerate(old.msrs)
+        ),
         xmm=tuple(rng.getrandbits(128) for _ in range(16)),
         st=tuple(rng.getrandbits(63) | 1 << 63 | 0x3FFF << 64 for _ in range(8)),
         fpcw=0x27F,
@@ -86,7 +88,7 @@ def test_every_register_of_a_state_is_loaded(engine: Engine) -> None:
 MOV_1, MOV_2 = bytes.fromhex("b001"), bytes.fromhex("b002")
 
 
-@pytest.mark.parametrize("flavour", (LONG0, PM32, PM32_PAGED, REAL16), ids=lambda f: f.name)
+@pytest.mark.parametrize("flavour", [LONG0, PM32, PM32_PAGED, REAL16], ids=lambda f: f.name)
 def test_a_host_write_over_translated_code_is_seen_at_once(engine: Engine, flavour: Flavour) -> None:
     one = Board(engine, flavour, assemble("L: mov al, 1\nnop\nmov al, 1\njmp L", flavour.code, flavour.bits))
     one.vcpu.enter(40)
@@ -111,7 +113,7 @@ def test_a_host_write_is_seen_by_every_vcpu_also_parked_ones(engine: Engine) -> 
         assert one.vcpu.general("rbx") & 0xFF == 2
 
 
-@pytest.mark.parametrize("flavour", (LONG0, PM32_PAGED), ids=lambda f: f.name)
+@pytest.mark.parametrize("flavour", [LONG0, PM32_PAGED], ids=lambda f: f.name)
 def test_a_host_write_is_seen_through_an_alias(engine: Engine, flavour: Flavour) -> None:
     code = assemble("L: mov al, 1\nnop\nnop\njmp L", flavour.code, flavour.bits)
     one = Board(engine, flavour, code)
