@@ -19,7 +19,7 @@ help: ## print these lines
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 28
 
 run: guests/build/.done ## set up, then run the main demonstration
-	@$(EMU) run clock --vcpus 2 --task busy
+	@$(EMU) run demo
 
 test: guests/build/.done $(VENV)/.dev ## set up, then run the tests
 	@$(BIN)/python -m pytest

@@ -13,7 +13,7 @@ In Linux: vcpu_run() and vcpu_enter_guest() in arch/x86/kvm/x86.c; kvm_cpu__star
 
 from collections.abc import Callable, Iterable
 
-from emu import abi, clock, exits
+from emu import abi, clock, exits, scenario
 from emu.boot.entry import initial_state, prepare
 from emu.boot.image import Image, place
 from emu.bus.ports import PortBus
@@ -71,6 +71,7 @@ class Machine:
         console: Callable[[int], None] | None = None,
     ) -> None:
         self.image = image
+        scenario.check(config)
         self.config = config
         self.reason: str | None = None
         self.instructions = 0

@@ -1,4 +1,4 @@
-"""Guests for tests: assembled once by whatever compiler is there, and kept between runs under the hash of their source."""
+"""Guests for tests: assembled once by whatever compiler is there, and kept between runs by the hash of their source."""
 
 import functools
 import hashlib

@@ -92,7 +92,7 @@ def test_first_update_is_there_before_the_instruction_after_wrmsr():
 
 def test_first_update_publishes_the_wait_before_registration():
     recorded = run("nop\n" * 8 + REGISTER_AND_SPIN, **CONTENDED)
-    first = [event for event in recorded.of(trace.Store) if event.vcpu == 1 and event.step == "steal"][0]
+    first = next(event for event in recorded.of(trace.Store) if event.vcpu == 1 and event.step == "steal")
     assert first.value >= 50_000  # vcpu0 had the first quantum
 
 
@@ -150,8 +150,8 @@ def test_reregistration_freezes_the_old_area_and_starts_the_new_one_from_its_own
 
 
 def test_area_outside_ram_is_accepted_and_never_written():
-    source = "mov eax, 0x10000001\n xor edx, edx\n mov ecx, MSR_KVM_STEAL_TIME\n wrmsr\n rdmsr\n cmp eax, 0x10000001\n setne al\n"
-    recorded = run(source + EXIT, tasks=("busy",))
+    source = "mov eax, 0x10000001\n xor edx, edx\n mov ecx, MSR_KVM_STEAL_TIME\n wrmsr\n rdmsr\n"
+    recorded = run(source + "cmp eax, 0x10000001\n setne al\n" + EXIT, tasks=("busy",))
     assert recorded.result.exit_code == 0
     assert recorded.of(trace.Store) == []
     assert recorded.result.vcpus[0].area is None
@@ -231,7 +231,7 @@ def test_other_cpu_stores_fall_exactly_the_given_instructions_apart(gaps):
     recorded = run(REGISTER + nops + "xor eax, eax\n" + EXIT + AREA, host_model="other-cpu", store_gap=tuple(gaps))
     stores = [event for event in recorded.of(trace.Store) if event.step != "preempted"]
     source = itertools.cycle(gaps)
-    first = [event.t for event in recorded.of(trace.MsrWrite)][0] + 1  # WRMSR itself
+    first = next(event.t for event in recorded.of(trace.MsrWrite)) + 1  # WRMSR itself
     expected = list(itertools.accumulate((next(source) for _ in range(3)), initial=first))[1:]
     assert [event.step for event in stores] == ["odd", "steal", "even"]
     assert [event.t for event in stores] == expected

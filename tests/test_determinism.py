@@ -76,7 +76,9 @@ def main() -> None:
         for seed in range(10):
             environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
             command = [sys.executable, "-c", _HASH, name]
-            hashes.add(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip())
+            hashes.add(
+                subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
+            )
         print(f"{name:<10}{100:>8}{10:>12}  {len(hashes)}: {' '.join(sorted(hashes))[:64]}")
 
 

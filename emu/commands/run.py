@@ -120,7 +120,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--trace", action=Once, metavar="FILE", help="write every event of the run as JSON lines")
     parser.add_argument(
-        "--on", choices=("emu", "kvm"), default="emu", help="run it on the emulator (default) or on the real /dev/kvm"
+        "--on", action=Once, choices=("emu", "kvm"), help="run it on the emulator (default) or on the real /dev/kvm"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the summary")
     parser.add_argument("--raw", action="store_true", help="pass the guest's control characters to the terminal")

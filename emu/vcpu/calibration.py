@@ -32,6 +32,8 @@ _CACHE_STRIDE = 24
 _ERROR_BEFORE_DR0 = 16
 _FLAG_SHADOW, _FLAG_LMA, _FLAG_CS64, _FLAG_CPL = 1 << 3, 1 << 14, 1 << 15, 3
 _CS_BASE = _SEGMENT_CACHES + _CACHE_STRIDE + 8
+_ERROR = struct.Struct("<I")
+_FLAGS_AND_CS_BASE = struct.Struct(f"<I{_CS_BASE - _HIDDEN_FLAGS - 4}xQ")
 _TASK_REGISTER = state.SEGMENTS.index("tr")
 _CARRY_OUT = 0x8000_0918  # twice that is a selector beyond the GDT, with a carry and an overflow
 _CARRY_OUT_FLAGS = abi.RFLAGS_CF | abi.RFLAGS_OF | abi.RFLAGS_AF | abi.RFLAGS_PF
@@ -47,15 +49,14 @@ class Layout(NamedTuple):
     def hidden(self, blob: Any) -> "Hidden":
         from emu.vcpu.engine import Hidden
 
-        (error,) = struct.unpack_from("<I", blob, self.error)
-        (flags,) = struct.unpack_from("<I", blob, self.registers + _HIDDEN_FLAGS)
-        (cs_base,) = struct.unpack_from("<Q", blob, self.registers + _CS_BASE)
+        error = _ERROR.unpack_from(blob, self.error)[0]
+        flags, cs_base = _FLAGS_AND_CS_BASE.unpack_from(blob, self.registers + _HIDDEN_FLAGS)
         return Hidden(
             error,
-            bool(flags & _FLAG_SHADOW),
+            flags & _FLAG_SHADOW != 0,
             flags & _FLAG_CPL,
-            bool(flags & _FLAG_CS64),
-            bool(flags & _FLAG_LMA),
+            flags & _FLAG_CS64 != 0,
+            flags & _FLAG_LMA != 0,
             cs_base,
         )
 
@@ -80,6 +81,15 @@ class Layout(NamedTuple):
             attributes = vmcb.attributes_of_flags(flags) | (vmcb.TSS_BUSY if index == _TASK_REGISTER else 0)
             found.append(state.Segment(selector & 0xFFFF, attributes, limit, base))
         return tuple(found)
+
+
+def check_version(version: str) -> None:
+    """Raises HostError for a Unicorn whose insides are not those of 2.1.4; `version` as the binding tells it."""
+    numbers = [int(part) for part in version.split(".")[:3] if part.isdecimal()]
+    if numbers[:2] != [2, 1] or numbers < [2, 1, 4]:
+        raise HostError(
+            f"Unicorn {version} cannot be used: 2.1.4 or a later 2.1 is needed", remedy="pip install unicorn==2.1.4"
+        )
 
 
 def find_counter(engine: "Engine", program: int) -> int:

@@ -18,12 +18,13 @@ import ctypes
 from typing import Any, NamedTuple, Protocol, cast
 
 from unicorn import Uc, unicorn_const, x86_const  # type: ignore[attr-defined]
+from unicorn import __version__ as unicorn_version  # type: ignore[attr-defined]
 from unicorn.unicorn_const import UC_ERR_FETCH_PROT, UC_ERR_FETCH_UNMAPPED, UC_ERR_OK
 
 from emu import abi, state
 from emu.ram import Ram
 from emu.vcpu import host_window, port_io, vmcb
-from emu.vcpu.calibration import Layout, find_blob, find_counter, verify
+from emu.vcpu.calibration import Layout, check_version, find_blob, find_counter, verify
 from emu.vcpu.host_window import HOST_CR4, HSAVE, IOPM, MSRPM, OPEN_MSRPM, STUB_INSNS, VMCB, WINDOW, WINDOW_SIZE
 from emu.vcpu.registers import Batch, uclib
 
@@ -73,6 +74,7 @@ class Engine:
     """
 
     def __init__(self, ram: Ram) -> None:
+        check_version(unicorn_version)
         self.ram = ram
         uc = self.uc = Uc(unicorn_const.UC_ARCH_X86, unicorn_const.UC_MODE_64)
         # Opteron G5: SVM, SSE4 and RDTSCP, but neither RDRAND nor RDSEED, which would make runs differ.
@@ -92,7 +94,7 @@ class Engine:
         self.control = Batch(self.handle, ("CR0", "CR2", "CR3", "CR4"))
         self._tables = Batch(self.handle, ("GDTR", "IDTR"))
         self.fpu = Batch(self.handle, _FPU)
-        self.exit_registers = Batch(self.handle, ("RIP", "RAX", "RCX", "RDX", "RBX", "RSI"))
+        self.exit_registers = Batch(self.handle, ("RIP", "RAX", "RCX", "RDX", "RFLAGS"))
         self.port_registers = Batch(self.handle, (*port_io.REGISTERS, "RIP"))
         self.flags = Batch(self.handle, ("RFLAGS",))
         self.results = Batch(self.handle, ("RAX", "RBX", "RCX", "RDX"))

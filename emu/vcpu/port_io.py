@@ -6,6 +6,7 @@ that was not allowed is undone here.
 In Linux: emulator_io_permited() in arch/x86/kvm/emulate.c.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from emu import abi, state
@@ -53,13 +54,15 @@ def look(engine: "Engine", port: int, size: int) -> PortRequest:
     return request._replace(string=found) if string else request
 
 
-def allowed(engine: "Engine", paging: Paging, request: PortRequest) -> bool:
-    """IOPL, and below it the I/O bitmap of the TSS."""
+def allowed(engine: "Engine", paging_of: Callable[[], Paging], request: PortRequest) -> bool:
+    """IOPL, and below it the I/O bitmap of the TSS. `paging_of` is asked where the bitmap must be read."""
+    cpl = engine.hidden().cpl
+    if cpl == 0:  # in real mode too
+        return True
     flags = engine.read_register("RFLAGS")
-    if not paging.cr0 & abi.CR0_PE:
+    if not flags & abi.RFLAGS_VM and cpl <= (flags & abi.RFLAGS_IOPL) >> 12:
         return True
-    if not flags & abi.RFLAGS_VM and engine.hidden().cpl <= (flags & abi.RFLAGS_IOPL) >> 12:
-        return True
+    paging = paging_of()
     tss = engine.segments()[state.SEGMENTS.index("tr")]
     if tss.limit < abi.TSS_LIMIT:
         return False

@@ -35,6 +35,9 @@ class Vcpu:
         self.msrs: dict[int, int] = {}
         self._context: Any = engine.new_context()
         self._rip = 0
+        # Of the instruction that exited, for whoever completes it: in 64-bit code, under single-stepping.
+        self._long = False
+        self._stepping = False
         self._stepped = False
         self._trap_after_step = False
         self._port: port_io.PortRequest | None = None
@@ -211,6 +214,7 @@ class Vcpu:
             return self._undo_and_fault(2)
         found = self._instruction()
         engine.settle_flags()
+        self._stepping = registers["RFLAGS"] & abi.RFLAGS_TF != 0
         if found is None:
             raise EngineError(f"exit {code:#x} at {rip:#x}, where there is no instruction")
         opcode, length = found.opcode, found.length
@@ -247,6 +251,7 @@ class Vcpu:
 
     def _instruction(self) -> decode.Instruction | None:
         hidden = self.engine.hidden()
+        self._long = hidden.long
         control = self.engine.control
         control.read()
         paging = Paging(control["CR0"], control["CR3"], control["CR4"], hidden.lma)
@@ -314,9 +319,10 @@ class Vcpu:
         if engine.after == vmcb.EXIT_VINTR:
             engine.write_register("RFLAGS", engine.read_register("RFLAGS") | abi.RFLAGS_IF)
         if request.string is not None:
-            engine.hidden()
+            self._long = engine.hidden().long
+            self._stepping = engine.read_register("RFLAGS") & abi.RFLAGS_TF != 0
             engine.settle_flags()
-        if not port_io.allowed(engine, self.paging(), request):
+        if not port_io.allowed(engine, self.paging, request):
             port_io.take_back(engine, request)
             self._rip = request.rip
             self.used -= 1
@@ -359,12 +365,9 @@ class Vcpu:
     # --- completing an exit ------------------------------------------------------------------------------------------
 
     def _step(self, length: int) -> None:
-        engine = self.engine
-        self._rip += length
-        if not engine.hidden().long:
-            self._rip &= _MASK32
+        self._rip = self._rip + length & (vmcb.MASK64 if self._long else _MASK32)
         self._stepped = True
-        if engine.read_register("RFLAGS") & abi.RFLAGS_TF:
+        if self._stepping:
             self._trap_after_step = True
 
     def complete(self, exit_: Any) -> None:
@@ -401,7 +404,7 @@ class Vcpu:
     def complete_hypercall(self, exit_: exits.Hypercall, result: int) -> None:
         """The hypercall's result, a signed number, into RAX (EAX outside 64-bit code)."""
         engine = self._reside()
-        engine.write_register("RAX", result & (vmcb.MASK64 if engine.hidden().long else _MASK32))
+        engine.write_register("RAX", result & (vmcb.MASK64 if self._long else _MASK32))
         self.complete(exit_)
 
 

@@ -1,4 +1,4 @@
-"""Prints every bar beside its baseline. `python -m tests.bench [speed|exits|startup|memory ...]`; `--json` for machines."""
+"""Prints every bar beside its baseline: `python -m tests.bench [speed|exits|startup|memory ...]`; with `--json` too."""
 
 import json
 import sys
@@ -35,7 +35,8 @@ def main(words: list[str]) -> int:
         command, baseline = footprint.startup()
         report["startup"] = (command, baseline)
         say("\nstart-up, median of 20; bar: at most 2.5 times the baseline")
-        say(f"  emu run hello {command:.0f} ms; import unicorn, capstone {baseline:.0f} ms; ratio {command / baseline:.2f}")
+        ratio = f"ratio {command / baseline:.2f}"
+        say(f"  emu run hello {command:.0f} ms; import unicorn, capstone {baseline:.0f} ms; {ratio}")
     if "memory" in chosen:
         report["memory"] = footprint.kib_per_vcpu()
         say(f"\nmemory: {report['memory']:.0f} KiB per further vCPU")

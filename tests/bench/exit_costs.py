@@ -17,7 +17,7 @@ KINDS = {
     "RDMSR steal time": (_LOAD_MSR, bytes.fromhex("0f32")),
     "WRMSR steal time (disable)": (_LOAD_MSR + _ZERO, bytes.fromhex("0f30")),
     "WRMSR steal time (enable, update)": (
-        _LOAD_MSR + bytes.fromhex("b8010020" "00" "31d2"),
+        _LOAD_MSR + bytes.fromhex("b80100200031d2"),
         bytes.fromhex("0f30"),
     ),
     "CPUID": (b"", bytes.fromhex("0fa2")),

@@ -1,7 +1,7 @@
 """Guest speed: the machine against raw Unicorn, and against Unicorn's own counted run, for several quanta.
 
-All three run the same bytes in the same page tables on the same CPU model. *raw* is one uncounted `emu_start`, ended
-from another thread's point of view by a HLT patched in; *counted* is `emu_start(count=quantum)` over and over; *machine*
+All three run the same bytes in the same page tables on the same CPU model. *raw* is one uncounted `emu_start`, which
+a HLT ends that is patched in behind the loop; *counted* is `emu_start(count=quantum)` over and over; *machine*
 is `emu.Machine` with a host task that takes the pCPU away after every quantum.
 """
 

@@ -58,3 +58,14 @@ def test_an_exit_that_is_counted_otherwise_is_noticed(monkeypatch: pytest.Monkey
     vmrun = Engine.vmrun
     monkeypatch.setattr(Engine, "vmrun", lambda self, insns, **options: vmrun(self, insns, **options) + 1)
     assert "stop the guest exactly" in refused()
+
+
+@pytest.mark.parametrize("version", ["2.0.1", "2.1.3", "2.2.0", "3.0", "1.0.3"])
+def test_another_unicorn_is_refused_by_its_version(version):
+    with pytest.raises(HostError, match=version):
+        calibration.check_version(version)
+
+
+@pytest.mark.parametrize("version", ["2.1.4", "2.1.5", "2.1.4.post1"])
+def test_unicorn_from_2_1_4_on_is_tried(version):
+    calibration.check_version(version)
