@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 EMU    := $(BIN)/emu
-PIP    := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 GUEST_SOURCES := $(wildcard guests/*.S guests/*.c guests/*.ld guests/include/*.h)
 GUEST_BUILDER := emu/toolchain.py emu/compiler.py emu/data.py
