@@ -16,6 +16,7 @@ from emu.devices.marks import Marks
 from emu.exits import Exit
 from emu.faults import GuestFault
 from emu.host_model import HostModel
+from emu.interconnect import Interconnect
 from emu.package import Package
 from emu.recorder import Recorder
 from emu.vcpu import delivery
@@ -28,8 +29,11 @@ _CONCERNS_HOST = frozenset((exits.Wrmsr, exits.TprWrite, exits.Hlt))
 class Completion:
     """Completes exits with the devices on `ports`. `count` and `last` tell of them, `shutdown` of a triple fault."""
 
-    def __init__(self, ports: PortBus, marks: Marks, model: HostModel, recorder: Recorder) -> None:
+    def __init__(
+        self, ports: PortBus, interconnect: Interconnect, marks: Marks, model: HostModel, recorder: Recorder
+    ) -> None:
         self._ports = ports
+        self._interconnect = interconnect
         self._marks = marks
         self._model = model
         self._recorder = recorder
@@ -72,6 +76,12 @@ class Completion:
         vector = package.lapic.acknowledge()
         self._delivered(package, vector, None, None, "interrupt", delivery.deliver_interrupt(package.vcpu, vector))
 
+    def nmi(self, package: Package) -> None:
+        """Deliver the non-maskable interrupt that has arrived, whatever the interrupt flag says."""
+        package.lapic.nmi = False
+        vector = abi.NMI_VECTOR
+        self._delivered(package, vector, None, None, "interrupt", delivery.deliver_interrupt(package.vcpu, vector))
+
     # --- instructions the host answers ---
 
     def _cpuid(self, package: Package, exit_: exits.Cpuid) -> None:
@@ -96,6 +106,8 @@ class Completion:
         else:
             self._recorder.wrote_msr(package, exit_.msr, exit_.value, True)
             package.vcpu.complete(exit_)
+            if exit_.msr == abi.APIC_ICR:
+                self._interconnect.carry(package)
 
     def _rdtsc(self, package: Package, exit_: exits.Rdtsc) -> None:
         package.vcpu.complete_rdtsc(exit_, package.tsc.value(), package.tsc_aux)

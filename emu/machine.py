@@ -31,6 +31,7 @@ from emu.host.script import parse_script
 from emu.host.task import parse_task
 from emu.host.turn import Alarm, Observer, Run
 from emu.host_model import HostModel
+from emu.interconnect import Interconnect
 from emu.package import Package
 from emu.ram import Ram
 from emu.recorder import Recorder, Sink
@@ -96,15 +97,14 @@ class Machine:
             for base, count in device.ports:
                 ports.attach(base, count, device)
         self._model = HostModel(config, self.ram, self._recorder.stored, self._now)
-        self._completion = Completion(ports, marks, self._model, self._recorder)
+        interconnect = Interconnect(self.packages, self.host, self._recorder, self._now)
+        self._completion = Completion(ports, interconnect, marks, self._model, self._recorder)
         self._recorder.began(image.sha256, config.traceable())
 
     def _package(self, engine: Engine, number: int) -> Package:
         config = self.config
         start = initial_state(self.ram, self.image.entry, number, config.vcpus)
-        package = Package(engine, self.ram, number, start, config, self._now, self.host.vcpus[number])
-        package.parked = config.start == "bsp" and number > 0
-        return package
+        return Package(engine, self.ram, number, start, config, self._now, self.host.vcpus[number])
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
@@ -173,7 +173,7 @@ class Machine:
             if package.exit is not None:
                 more = self._completion.complete(package) and alone
             elif self._before_entry(package):
-                more = True
+                more = not package.halting
             else:
                 more = self._enter(package, self._budget(run, package)) and alone
             units = vcpu.retired - before
@@ -198,8 +198,16 @@ class Machine:
         return max(budget, 1)
 
     def _before_entry(self, package: Package) -> bool:
-        """Updates, then interrupts; True where an interrupt was delivered, which is a unit of work."""
+        """INIT and start-up, updates, interrupts; True where one of them was a unit of work, and the vCPU stays out."""
+        lapic = package.lapic
+        if lapic.startup.pending:
+            self._model.finish(package)
+            package.start_over()
+            return True
         self._model.before_entry(package)
+        if lapic.nmi and not package.vcpu.in_shadow():
+            self._completion.nmi(package)
+            return True
         if package.lapic.pending() is None or not package.vcpu.interruptible():
             return False
         self._completion.interrupt(package)
@@ -209,7 +217,9 @@ class Machine:
         """Run the guest; whether it came back with an exit to be completed."""
         vcpu = package.vcpu
         window = False
-        if package.lapic.pending() is not None:
+        if package.lapic.nmi:
+            budget = 1  # in a shadow, as below
+        elif package.lapic.pending() is not None:
             if vcpu.interrupts_enabled():
                 budget = 1  # in the shadow of STI or MOV SS: the boundary after the next instruction is the one
             else:
@@ -223,11 +233,18 @@ class Machine:
         return True
 
     def _halt(self, package: Package) -> None:
-        """After HLT: sleep until an interrupt, unless one is there already, or for ever where none can come."""
-        if not package.vcpu.interrupts_enabled():
-            package.parked = True
-        elif package.lapic.pending() is not None:
+        """After HLT or INIT: sleep until something comes, unless it is there already.
+
+        Where IF is clear no interrupt ends the sleep, which is then for ever but for an NMI or INIT.
+        """
+        lapic = package.lapic
+        if lapic.startup.pending or (lapic.nmi and not lapic.startup.waiting):
             return
+        if not lapic.startup.waiting:
+            if not package.vcpu.interrupts_enabled():
+                package.parked = True
+            elif lapic.pending() is not None:
+                return
         self.host.block(package.number)
 
     def _limit_met(self) -> str | None:

@@ -9,9 +9,11 @@ In Linux: struct kvm_vcpu in include/linux/kvm_host.h with struct kvm_vcpu_arch.
 from collections.abc import Callable, Iterator
 
 from emu import abi
+from emu.boot.reset import state_after_init
 from emu.bus.cpuid import CpuidTable
 from emu.bus.msr import MsrBus
 from emu.devices.lapic import Lapic
+from emu.devices.startup import Sipi
 from emu.devices.steal_time import StealTime, Step
 from emu.devices.tsc import Tsc
 from emu.exits import Exit
@@ -27,8 +29,8 @@ from emu.vcpu.vcpu import Vcpu
 class Package:
     """vCPU `number` in state `start`; `now` tells virtual time in picoseconds to its devices.
 
-    `exit` is an exit that has been taken and not yet completed, `halting` tells of a HLT that was; `parked`
-    says that nothing can wake this vCPU again.
+    `exit` is an exit that has been taken and not yet completed, `halting` tells of a HLT that was, or of an INIT; `parked`
+    says that no interrupt can wake this vCPU again.
     `update` is an update under way (host model other-cpu), its next store due after `store_in` more instructions.
     """
 
@@ -46,7 +48,7 @@ class Package:
         self.entity = entity
         self.vcpu = Vcpu(engine, number, start)
         self.tsc = Tsc(now, config.tsc_khz)
-        self.lapic = Lapic(now, self.tsc, number)
+        self.lapic = Lapic(now, self.tsc, number, waiting=config.start == "bsp" and number > 0)
         self.steal = None if "steal-time" in config.without else StealTime(ram.holds, config.abi)
         self.msrs = MsrBus()
         self.msrs.attach(CpuMsrs.msrs, CpuMsrs(self.vcpu))
@@ -66,6 +68,22 @@ class Package:
     def alarm_ps(self) -> int | None:
         """When something of this package's own will happen by itself."""
         return None if self.parked else self.lapic.due_ps
+
+    def start_over(self) -> None:
+        """Do what an INIT or a start-up message that has arrived asks for, which is a unit of work."""
+        event = self.lapic.startup.take()
+        if event is None:
+            return
+        vcpu = self.vcpu
+        if isinstance(event, Sipi):
+            vcpu.load(state_after_init(vcpu.state(), event.selector, event.base, 0))
+        else:
+            vcpu.load(state_after_init(vcpu.state()))
+            self.lapic.reset()
+            if self.steal is not None:
+                self.steal.reset()
+            self.halting = event.waits
+        vcpu.charge(1)
 
     @property
     def tsc_aux(self) -> int:

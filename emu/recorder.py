@@ -19,6 +19,14 @@ from emu.trace import Event
 Sink = Callable[[Event], None]
 _MARKS = {abi.MARK_BEGIN: ("begin", "rbx"), abi.MARK_END: ("end", "rax")}
 
+_IPI_MODES = {
+    abi.APIC_DM_FIXED: "fixed",
+    abi.APIC_DM_LOWEST: "lowest",
+    abi.APIC_DM_NMI: "nmi",
+    abi.APIC_DM_INIT: "init",
+    abi.APIC_DM_STARTUP: "startup",
+}
+
 
 class Recorder:
     """Turns happenings into events for `watch` and `trace`; `now` tells virtual time in picoseconds."""
@@ -72,6 +80,10 @@ class Recorder:
     def trapped(self, package: Package, vector: int, error: int | None, address: int | None, kind: str) -> None:
         if self._trace is not None:
             self._trace(trace.Trap(self._t(), package.number, vector, error, address, package.vcpu.rip, kind))
+
+    def sent(self, package: Package, mode: int, vector: int, to: tuple[int, ...]) -> None:
+        if self._trace is not None:
+            self._trace(trace.Ipi(self._t(), package.number, _IPI_MODES.get(mode, str(mode)), vector, to))
 
     def marked(self, package: Package, exit_: PortOut) -> None:
         if self._trace is not None and exit_.value & 0xFF in _MARKS:

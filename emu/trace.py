@@ -77,6 +77,16 @@ class Store(NamedTuple):
     value: int
 
 
+class Ipi(NamedTuple):
+    """A vCPU's local APIC sent a message. `mode`: `fixed`, `lowest`, `nmi`, `init`, `startup`; `to` are vCPU numbers."""
+
+    t: int
+    vcpu: int
+    mode: str
+    vector: int
+    to: tuple[int, ...]
+
+
 class Trap(NamedTuple):
     """An exception or interrupt delivered through the guest's own IDT; `rip` is where it returns to."""
 
@@ -127,7 +137,7 @@ class End(NamedTuple):
     exit_code: int | None
 
 
-Event = Begin | Switch | Wake | ExitEvent | MsrWrite | Store | Trap | Console | Mark | Account | End
+Event = Begin | Switch | Wake | ExitEvent | MsrWrite | Store | Ipi | Trap | Console | Mark | Account | End
 
 _NAMES = {
     Begin: "begin",
@@ -136,6 +146,7 @@ _NAMES = {
     ExitEvent: "exit",
     MsrWrite: "wrmsr",
     Store: "store",
+    Ipi: "ipi",
     Trap: "trap",
     Console: "console",
     Mark: "mark",

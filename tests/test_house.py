@@ -23,6 +23,7 @@ MACHINE = (
         "host_model",
         "recorder",
         "completion",
+        "interconnect",
         "scenario",
         "guest",
         "diagnosis",
@@ -47,8 +48,11 @@ MAY_IMPORT = {
     "result": SHARED | PARTS,
     "host_model": SHARED | PARTS | {"scenario", "package"},
     "recorder": SHARED | PARTS | {"scenario", "package", "result"},
-    "completion": SHARED | PARTS | {"scenario", "package", "result", "host_model", "recorder"},
-    "machine": SHARED | PARTS | {"scenario", "package", "result", "host_model", "recorder", "completion"},
+    "interconnect": SHARED | PARTS | {"scenario", "package", "result", "recorder"},
+    "completion": SHARED | PARTS | {"scenario", "package", "result", "host_model", "recorder", "interconnect"},
+    "machine": SHARED
+    | PARTS
+    | {"scenario", "package", "result", "host_model", "recorder", "interconnect", "completion"},
     "guest": MACHINE,
     "diagnosis": MACHINE,
     "kvm": SHARED | {"boot", "bus", "devices"},

@@ -304,3 +304,30 @@ def test_trace_begins_with_what_determines_the_run_and_ends_with_why_it_ended():
     recorded = run("mov al, 3\n out PORT_EXIT, al")
     assert recorded.events[0] == trace.Begin(0, trace.FORMAT, recorded.machine.image.sha256, Config().traceable())
     assert recorded.events[-1] == trace.End(2, EXIT, 3)
+
+
+UNFETCHABLE = CATCH_GP.replace("    lea rax, [rip + gp_handler]\n", "    mov rax, {handler}\n").replace("16 * 13]", "16 * 6]")
+
+
+@pytest.mark.parametrize("handler", [0x3000_0000, 0x40_0000_0000, 0x7FFF_0000_0000])
+def test_handler_that_cannot_be_fetched_faults_where_it_stands_and_not_in_its_delivery(handler):
+    recorded = run(UNFETCHABLE.format(handler=handler) + "ud2")
+    assert recorded.result.reason == TRIPLE_FAULT
+    assert recorded.machine.shutdown == (0, exits.Shutdown(handler, abi.PF_VECTOR, 0x10, handler))
+
+
+@pytest.mark.parametrize("handler", [0xF000_0000, 0x2000_0000])
+def test_handler_in_unassigned_memory_finds_no_instruction(handler):
+    source = f"""
+        lea eax, [idtr]
+        lidt [eax]
+        ud2
+        .data
+    idtr: .word 8 * 7 - 1
+          .long idt
+    idt:  .skip 8 * 6
+          .word {handler & 0xFFFF}, SELECTOR_CODE32, 0x8e00, {handler >> 16}
+        .text
+    """
+    recorded = run(source, bits=32, insn_limit=100)
+    assert recorded.result.reason == INSN_LIMIT  # each #UD of the handler is delivered to the handler again

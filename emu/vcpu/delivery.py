@@ -9,7 +9,7 @@ In Linux: svm_inject_exception() in arch/x86/kvm/svm/svm.c and kvm_multiple_exce
 
 from emu import abi, exits, state
 from emu.vcpu import vmcb
-from emu.vcpu.engine import NO_EXIT, Engine, EngineError
+from emu.vcpu.engine import Engine, EngineError
 from emu.vcpu.paging import Paging, read_linear, translate
 from emu.vcpu.vcpu import Vcpu
 
@@ -77,7 +77,7 @@ def _deliver(
         # RF in the pushed flags keeps an instruction breakpoint from firing twice when a fault returns to it.
         general["RFLAGS"] = flags | abi.RFLAGS_RF if exception and vector in _FAULTS else flags
         engine.vmrun(0, inject=vmcb.EVENTINJ_VALID | vector)
-        if engine.exit_code == NO_EXIT:
+        if engine.entered():
             failed = _push_error(vcpu, engine, vector, error)
             if failed is None:
                 vcpu.delivered()

@@ -267,6 +267,15 @@ class Engine:
         self.window_open = window
         return self._emulate(WINDOW, insns, STUB_INSNS)
 
+    def entered(self) -> bool:
+        """Whether `vmrun(0)` has put the guest where it was to go, be it to fault at once on fetching from there.
+
+        A delivery that failed leaves RIP and RSP as they were; one that succeeded has pushed a frame.
+        """
+        if self.exit_code in (NO_EXIT, UNASSIGNED_FETCH):
+            return True
+        return self.read_rip() != self.general["RIP"] or self.read_register("RSP") != self.general["RSP"]
+
     def _emulate(self, rip: int, insns: int, overhead: int) -> int:
         self.exit_code = self.after = NO_EXIT
         self.port = None

@@ -52,7 +52,9 @@ class Vcpu:
         self.msrs = transfer.put(engine, new)
         self.debug = list(new.debug)
         engine.vmrun(0)
-        if engine.exit_code != NO_EXIT:
+        # An exception here is one of fetching from the new RIP, which will come again when the guest is entered.
+        fetching = vmcb.EXIT_EXCEPTION <= engine.exit_code < vmcb.EXIT_EXCEPTION + 32
+        if not fetching and engine.exit_code not in (NO_EXIT, UNASSIGNED_FETCH):
             raise EngineError(f"a state was refused with exit {engine.exit_code:#x}")
         if new.shadow:
             engine.set_shadow(True)
@@ -117,6 +119,11 @@ class Vcpu:
         if self._trap_after_step:
             return False
         return bool(self._reside().read_register("RFLAGS") & abi.RFLAGS_IF) and not self._shadow()
+
+    def in_shadow(self) -> bool:
+        """Whether the next instruction is in the shadow of STI or MOV SS, where not even an NMI is taken."""
+        self._reside()
+        return self._shadow()
 
     def interrupts_enabled(self) -> bool:
         """IF, whatever the shadow."""

@@ -171,6 +171,7 @@
 #define PTE_NX 0x8000000000000000
 #define DE_VECTOR 0
 #define DB_VECTOR 1
+#define NMI_VECTOR 2
 #define BP_VECTOR 3
 #define OF_VECTOR 4
 #define UD_VECTOR 6

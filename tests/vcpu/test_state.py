@@ -9,6 +9,7 @@ from emu.ram import Ram
 from emu.vcpu.engine import Engine
 from emu.vcpu.vcpu import Vcpu
 from tests.assemble import assemble
+from tests.programs import run as run_program
 from tests.vcpu import slicing
 from tests.vcpu.board import ALIAS, CODE, LONG0, PM32, PM32_PAGED, REAL16, SPAN, Board, Flavour
 
@@ -137,3 +138,12 @@ def test_a_guest_write_through_an_alias_is_seen_by_the_other_vcpu(engine: Engine
     writer.enter(1)
     loop.vcpu.enter(5)
     assert loop.vcpu.general("rax") & 0xFF == 7
+
+
+@pytest.mark.parametrize("rip", [0x3000_0000, 0x7FFF_0000_0000, 0x40_0000_0000])
+def test_state_whose_next_instruction_cannot_be_fetched_can_be_loaded(rip):
+    recorded = run_program(f"mov rax, {rip}\n jmp rax\n", insn_limit=2)
+    vcpu = recorded.machine.packages[0].vcpu
+    state = vcpu.state()
+    vcpu.load(state)
+    assert (vcpu.state(), state.rip) == (state, rip)
