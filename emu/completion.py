@@ -12,6 +12,7 @@ from typing import Any
 
 from emu import abi, exits
 from emu.bus.ports import PortBus
+from emu.devices.hypercalls import Answer
 from emu.devices.marks import Marks
 from emu.exits import Exit
 from emu.faults import GuestFault
@@ -23,7 +24,8 @@ from emu.vcpu import delivery
 
 LAST_EXITS = 8
 # After these the host or a timer may have something to say: a WRMSR may arm a timer, a HLT ends the turn.
-_CONCERNS_HOST = frozenset((exits.Wrmsr, exits.TprWrite, exits.Hlt))
+_CONCERNS_HOST = frozenset((exits.Wrmsr, exits.TprWrite, exits.Hlt, exits.Hypercall))
+_HYPERCALL_REGISTERS = ("rax", "rbx", "rcx", "rdx", "rsi")
 
 
 class Completion:
@@ -74,6 +76,8 @@ class Completion:
     def interrupt(self, package: Package) -> None:
         """Deliver the interrupt that is pending; the caller has made sure that the vCPU takes it."""
         vector = package.lapic.acknowledge()
+        if package.pv_eoi is not None:
+            package.pv_eoi.injected()
         self._delivered(package, vector, None, None, "interrupt", delivery.deliver_interrupt(package.vcpu, vector))
 
     def nmi(self, package: Package) -> None:
@@ -108,6 +112,10 @@ class Completion:
             package.vcpu.complete(exit_)
             if exit_.msr == abi.APIC_ICR:
                 self._interconnect.carry(package)
+            elif exit_.msr == abi.APIC_EOI and package.pv_eoi is not None:
+                package.pv_eoi.eoi()
+            else:
+                self._model.wrote_msr(package)
 
     def _rdtsc(self, package: Package, exit_: exits.Rdtsc) -> None:
         package.vcpu.complete_rdtsc(exit_, package.tsc.value(), package.tsc_aux)
@@ -128,7 +136,11 @@ class Completion:
         package.vcpu.complete(exit_)
 
     def _hypercall(self, package: Package, exit_: exits.Hypercall) -> None:
-        package.vcpu.complete_hypercall(exit_, -abi.KVM_EPERM if exit_.cpl else -abi.KVM_ENOSYS)
+        vcpu = package.vcpu
+        rax, rbx, rcx, rdx, rsi = (vcpu.general(name) for name in _HYPERCALL_REGISTERS)
+        request = package.hypercalls.decode((rax, rbx, rcx, rdx, rsi), cpl=exit_.cpl, long_mode=exit_.long)
+        result = request.value if isinstance(request, Answer) else self._interconnect.call(package, request)
+        vcpu.complete_hypercall(exit_, result)
 
     def _tpr_read(self, package: Package, exit_: exits.TprRead) -> None:
         package.vcpu.complete_register(exit_, package.lapic.tpr >> 4)

@@ -70,11 +70,15 @@ class Pause(NamedTuple):
 
 
 class Hypercall(NamedTuple):
-    """VMCALL or VMMCALL; number and arguments stand in RAX, RBX, RCX, RDX and RSI."""
+    """VMCALL or VMMCALL; number and arguments stand in RAX, RBX, RCX, RDX and RSI.
+
+    `long`: asked by 64-bit code, with 64-bit arguments.
+    """
 
     rip: int
     length: int
     cpl: int
+    long: bool
 
 
 class TprRead(NamedTuple):

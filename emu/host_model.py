@@ -17,7 +17,8 @@ from emu.package import Package
 from emu.ram import Ram
 from emu.scenario import DEFAULT_STORE_GAP, Config
 
-Stored = Callable[[Package, Step], None]
+Stored = Callable[[Package, str, Step], None]  # the vCPU, the name of the area, the store
+STEAL_TIME, SYSTEM_TIME, WALL_CLOCK, PV_EOI = "steal-time", "system-time", "wall-clock", "pv-eoi"
 
 
 class HostModel:
@@ -36,7 +37,9 @@ class HostModel:
 
     def before_entry(self, package: Package) -> None:
         """Store what is due before this vCPU's next instruction: an update asked for, or the next part of one."""
-        steal = package.steal
+        clock, steal = package.clock, package.steal
+        if clock is not None and clock.time.requested:
+            self._store_all(package, SYSTEM_TIME, clock.time.update(self._ram.load))
         if steal is None:
             return
         if package.update is not None and package.store_in == 0:
@@ -44,7 +47,7 @@ class HostModel:
         if steal.requested and package.update is None:
             steps = self._update(package, steal)
             if self._at_once or not steal.enabled:
-                self._store_all(package, steps)
+                self._store_all(package, STEAL_TIME, steps)
             else:
                 package.update = steps
                 package.store_in = self._gaps[package.number]()
@@ -60,19 +63,38 @@ class HostModel:
         """This vCPU was taken off its pCPU though it could run on."""
         # Never in the middle of an instruction that the host still has to complete: see CVE-2022-39189.
         if package.steal is not None and package.exit is None:
-            self._store_all(package, package.steal.preempt())
+            self._store_all(package, STEAL_TIME, package.steal.preempt())
 
     def finish(self, package: Package) -> None:
         """Do the rest of an update that has begun: its registration is about to change."""
         if package.update is not None:
             steps, package.update = package.update, None
-            self._store_all(package, steps)
+            self._store_all(package, STEAL_TIME, steps)
+
+    def wrote_msr(self, package: Package) -> None:
+        """A paravirtual MSR was written: the wall clock is stored at once, and never again."""
+        if package.clock is not None and package.clock.wall.requested:
+            self._store_all(package, WALL_CLOCK, package.clock.wall.update(self._ram.load))
+
+    def entering(self, package: Package) -> None:
+        """The vCPU is about to run: where its next EOI could go without an exit, say so in its memory."""
+        if package.pv_eoi is not None:
+            self._store_all(package, PV_EOI, package.pv_eoi.enter(package.lapic.irr != 0))
+
+    def left(self, package: Package) -> None:
+        """The vCPU came back: an interrupt that it has ended in its memory is ended in its APIC."""
+        if package.pv_eoi is not None:
+            ended, steps = package.pv_eoi.leave(self._ram.load)
+            self._store_all(package, PV_EOI, steps)
+            if ended:
+                package.lapic.eoi()
+                package.pv_eoi.eoi()
 
     def _continue(self, package: Package) -> None:
         """The store that is due now, and those that follow without an instruction between."""
         assert package.update is not None
         for step in package.update:
-            self._store(package, step)
+            self._store(package, STEAL_TIME, step)
             if step.step == "preempted":
                 continue  # cleared together with the odd version, for which run delay was sampled
             if step.step == "even":
@@ -82,13 +104,15 @@ class HostModel:
                 return
         package.update = None
 
-    def _store_all(self, package: Package, steps: Iterable[Step]) -> None:
+    def _store_all(self, package: Package, area: str, steps: Iterable[Step]) -> None:
         for step in steps:
-            self._store(package, step)
+            self._store(package, area, step)
 
-    def _store(self, package: Package, step: Step) -> None:
+    def _store(self, package: Package, area: str, step: Step) -> None:
         self._ram.store(step.gpa, step.size, step.value)
-        self._stored(package, step)
+        self._stored(package, area, step)
+        if area == STEAL_TIME and package.steal is not None and package.steal.take_flush():
+            package.vcpu.flush_tlb()
 
 
 def _gaps(config: Config, number: int) -> Callable[[], int]:

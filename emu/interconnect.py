@@ -7,9 +7,10 @@ they are kept by its APIC until it is about to run (`emu.package.Package.start_o
 In Linux: kvm_irq_delivery_to_apic() in arch/x86/kvm/irq_comm.c; kvm_apic_accept_events() in arch/x86/kvm/lapic.c.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from emu.devices.ipi import route
+from emu.devices.hypercalls import Kick, Request, SendIpi
+from emu.devices.ipi import Ipi, route
 from emu.host.scheduler import Scheduler
 from emu.package import Package
 from emu.recorder import Recorder
@@ -34,6 +35,27 @@ class Interconnect:
             for apic in apics:
                 apic.receive(message)
                 self.notice(self._packages[apic.apic_id])
+
+    def call(self, caller: Package, request: Request) -> int:
+        """Do what a hypercall asks for; what it returns."""
+        if isinstance(request, Kick):
+            for package in self._at((request.apic_id,)):
+                package.kicked = True
+                package.parked = False
+                self._host.wake(package.number, self._now())
+            return 0
+        if isinstance(request, SendIpi):
+            reached = self._at(request.destinations)
+            to = tuple(package.number for package in reached)
+            self._recorder.sent(caller, request.mode, request.vector, to)
+            for package in reached:
+                package.lapic.receive(Ipi(caller.number, request.mode, request.vector, package.number))
+                self.notice(package)
+            return len(reached)
+        raise ValueError(f"no machine offers {request}")
+
+    def _at(self, apic_ids: Iterable[int]) -> list[Package]:
+        return [self._packages[apic_id] for apic_id in apic_ids if apic_id < len(self._packages)]
 
     def notice(self, package: Package) -> None:
         """Something has arrived at this vCPU's APIC: wake it, if that ends its sleep."""

@@ -21,7 +21,9 @@ from emu.completion import Completion
 from emu.devices import steal_time
 from emu.devices.console import Console
 from emu.devices.exit_port import ExitPort
+from emu.devices.kvmclock import WallClock
 from emu.devices.marks import Marks
+from emu.devices.pvclock import MasterClock
 from emu.exits import Exit
 from emu.faults import HostError
 from emu.host.entity import Entity
@@ -32,7 +34,7 @@ from emu.host.task import parse_task
 from emu.host.turn import Alarm, Observer, Run
 from emu.host_model import HostModel
 from emu.interconnect import Interconnect
-from emu.package import Package
+from emu.package import Clocks, Package
 from emu.ram import Ram
 from emu.recorder import Recorder, Sink
 from emu.result import (
@@ -87,6 +89,7 @@ class Machine:
         prepare(self.ram, image.entry, image.rights, config.vcpus)
         self.host = build_host(config, self)
         engine = Engine(self.ram)
+        self._clocks = Clocks(MasterClock(config.tsc_khz), WallClock(self.ram.holds))
         self.packages = [self._package(engine, number) for number in range(config.vcpus)]
 
         self.console = Console(self._printed, config.output_limit)
@@ -104,7 +107,7 @@ class Machine:
     def _package(self, engine: Engine, number: int) -> Package:
         config = self.config
         start = initial_state(self.ram, self.image.entry, number, config.vcpus)
-        return Package(engine, self.ram, number, start, config, self._now, self.host.vcpus[number])
+        return Package(engine, self.ram, number, start, config, self._now, self.host.vcpus[number], self._clocks)
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
@@ -163,6 +166,7 @@ class Machine:
 
     def _run(self, run: Run) -> None:
         """Let a vCPU use its turn: entries and exits, until its time is up or something concerns others."""
+        self._clocks.master.keep(run.now_ps)
         package = self._acting = self.packages[run.vcpu]
         vcpu = package.vcpu
         ps = self.config.ps_per_insn
@@ -224,7 +228,9 @@ class Machine:
                 budget = 1  # in the shadow of STI or MOV SS: the boundary after the next instruction is the one
             else:
                 window = True
+        self._model.entering(package)
         exit_ = vcpu.enter(budget, window=window)
+        self._model.left(package)
         if package.update is not None:
             package.store_in -= min(package.store_in, vcpu.used)
         if type(exit_) is exits.BudgetSpent:
@@ -239,6 +245,9 @@ class Machine:
         """
         lapic = package.lapic
         if lapic.startup.pending or (lapic.nmi and not lapic.startup.waiting):
+            return
+        if package.kicked and not lapic.startup.waiting:
+            package.kicked = False
             return
         if not lapic.startup.waiting:
             if not package.vcpu.interrupts_enabled():

@@ -7,30 +7,47 @@ In Linux: struct kvm_vcpu in include/linux/kvm_host.h with struct kvm_vcpu_arch.
 """
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from emu import abi
 from emu.boot.reset import state_after_init
 from emu.bus.cpuid import CpuidTable
 from emu.bus.msr import MsrBus
+from emu.devices.hypercalls import Hypercalls
+from emu.devices.kvmclock import KvmClock, SystemTime, WallClock
 from emu.devices.lapic import Lapic
+from emu.devices.poll_control import PollControl
+from emu.devices.pv_eoi import PvEoi
+from emu.devices.pvclock import MasterClock
 from emu.devices.startup import Sipi
 from emu.devices.steal_time import StealTime, Step
 from emu.devices.tsc import Tsc
 from emu.exits import Exit
 from emu.host.entity import Entity
 from emu.ram import Ram
-from emu.scenario import Config
+from emu.scenario import FEATURES, Config
 from emu.state import CpuState
 from emu.vcpu.cpu_msrs import CpuMsrs
 from emu.vcpu.engine import Engine
 from emu.vcpu.vcpu import Vcpu
 
 
+# The hypercalls that can be offered, by the names under which they can be withheld.
+HYPERCALLS = {"pv-unhalt": abi.KVM_FEATURE_PV_UNHALT, "pv-send-ipi": abi.KVM_FEATURE_PV_SEND_IPI}
+
+
+class Clocks(NamedTuple):
+    """What the vCPUs of one machine have in common: the clock that they show, and the time of day it began."""
+
+    master: MasterClock
+    wall: WallClock
+
+
 class Package:
     """vCPU `number` in state `start`; `now` tells virtual time in picoseconds to its devices.
 
     `exit` is an exit that has been taken and not yet completed, `halting` tells of a HLT that was, or of an INIT; `parked`
-    says that no interrupt can wake this vCPU again.
+    says that no interrupt can wake this vCPU again, `kicked` that its next HLT is not to sleep.
     `update` is an update under way (host model other-cpu), its next store due after `store_in` more instructions.
     """
 
@@ -43,25 +60,35 @@ class Package:
         config: Config,
         now: Callable[[], int],
         entity: Entity,
+        shared: Clocks,
     ) -> None:
         self.number = number
         self.entity = entity
         self.vcpu = Vcpu(engine, number, start)
         self.tsc = Tsc(now, config.tsc_khz)
         self.lapic = Lapic(now, self.tsc, number, waiting=config.start == "bsp" and number > 0)
-        self.steal = None if "steal-time" in config.without else StealTime(ram.holds, config.abi)
+        offered = [name for name in FEATURES if name not in config.without]
+        flushes = "pv-tlb-flush" in offered
+        self.steal = StealTime(ram.holds, config.abi, tlb_flush=flushes) if "steal-time" in offered else None
+        time = SystemTime(ram.holds, shared.master, self.tsc, boot=number == 0)
+        self.clock = KvmClock(shared.wall, time) if "clocksource" in offered else None
+        self.pv_eoi = PvEoi(ram.holds) if "pv-eoi" in offered else None
+        self.hypercalls = Hypercalls(tuple(bit for name, bit in HYPERCALLS.items() if name in offered))
+        poll = PollControl() if "poll-control" in offered else None
         self.msrs = MsrBus()
         self.msrs.attach(CpuMsrs.msrs, CpuMsrs(self.vcpu))
         self.msrs.attach(self.tsc.msrs, self.tsc)
         self.msrs.attach(self.lapic.msrs, self.lapic)
-        devices: list[object] = [self.tsc, self.lapic]
-        if self.steal is not None:
-            self.msrs.attach(self.steal.msrs, self.steal)
-            devices.append(self.steal)
+        devices: list[object] = [self.tsc, self.lapic, self.hypercalls]
+        for device in (self.steal, self.clock, self.pv_eoi, poll):
+            if device is not None:
+                self.msrs.attach(device.msrs, device)
+                devices.append(device)
         self.cpuid = CpuidTable(devices, apic_id=number, logical_cpus=config.vcpus, hypercalls=True)
         self.exit: Exit | None = None
         self.halting = False
         self.parked = False
+        self.kicked = False
         self.update: Iterator[Step] | None = None
         self.store_in = 0
 
@@ -80,8 +107,9 @@ class Package:
         else:
             vcpu.load(state_after_init(vcpu.state()))
             self.lapic.reset()
-            if self.steal is not None:
-                self.steal.reset()
+            for device in (self.steal, self.clock, self.pv_eoi):
+                if device is not None:
+                    device.reset()
             self.halting = event.waits
         vcpu.charge(1)
 

@@ -54,10 +54,10 @@ class Recorder:
         if self._watchers:
             self._tell(trace.Wake(clock.ns(at_ps), entity.name))
 
-    def stored(self, package: Package, step: Step) -> None:
+    def stored(self, package: Package, area: str, step: Step) -> None:
         if self._watchers:
             place = step.step, step.gpa, step.size, step.value
-            self._tell(trace.Store(self._t(), package.number, "steal-time", *place))
+            self._tell(trace.Store(self._t(), package.number, area, *place))
 
     # --- for a trace ---
 

@@ -65,7 +65,9 @@ class MsrWrite(NamedTuple):
 class Store(NamedTuple):
     """One store of the host into a paravirtual area.
 
-    `step`: `preempted`, `odd`, `steal` (or `steal-low`, `steal-high`), `even`.
+    Of `steal-time`, `step` is `preempted`, `odd`, `steal` (or `steal-low`, `steal-high`), `even`. Of `system-time` it is
+    `odd`, `pad`, `tsc-timestamp`, `system-time`, `scale`, `even`; of `wall-clock` `odd`, `sec`, `nsec`, `even`; of
+    `pv-eoi` `pv-eoi-set`, `pv-eoi-clear`.
     """
 
     t: int
@@ -78,7 +80,7 @@ class Store(NamedTuple):
 
 
 class Ipi(NamedTuple):
-    """A vCPU's local APIC sent a message. `mode`: `fixed`, `lowest`, `nmi`, `init`, `startup`; `to` are vCPU numbers."""
+    """A vCPU's local APIC sent a message to the vCPUs `to`. `mode`: `fixed`, `lowest`, `nmi`, `init`, `startup`."""
 
     t: int
     vcpu: int

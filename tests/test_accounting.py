@@ -312,10 +312,10 @@ def idle_guest_publishes_only_run_delay() -> bool:
 
 
 def test_a_host_that_writes_through_a_virtual_address_is_caught(monkeypatch):
-    def store(self, package, step):
+    def store(self, package, area, step):
         gpa = package.vcpu.translate(step.gpa)
         self._ram.store(step.gpa if gpa is None else gpa, step.size, step.value)
-        self._stored(package, step)
+        self._stored(package, area, step)
 
     test_update_goes_to_the_physical_address_whatever_the_guest_maps_there()
     monkeypatch.setattr(HostModel, "_store", store)

@@ -8,7 +8,12 @@ from typing import NamedTuple
 
 from emu import abi
 from emu.bus.cpuid import REGISTERS, CpuidTable
+from emu.devices.hypercalls import Hypercalls
+from emu.devices.kvmclock import KvmClock, SystemTime, WallClock
 from emu.devices.lapic import Lapic
+from emu.devices.poll_control import PollControl
+from emu.devices.pv_eoi import PvEoi
+from emu.devices.pvclock import MasterClock
 from emu.devices.steal_time import StealTime
 from emu.devices.tsc import Tsc
 from emu.kvm import ioctls
@@ -63,8 +68,21 @@ def emulator_cpuid(number: int, vcpus: int, without: Iterable[str] = ()) -> Cpui
     """The table of the default machine's vCPU `number` of `vcpus`, less the features named in `without`."""
     tsc = Tsc(lambda: 0, 1)
     devices: list[object] = [tsc, Lapic(lambda: 0, tsc, number)]
-    if "steal-time" not in without:
-        devices.append(StealTime(lambda gpa, size: False))
+    withheld = set(without)
+
+    def nowhere(_gpa: int, _size: int) -> bool:
+        return False
+
+    if "steal-time" not in withheld:
+        devices.append(StealTime(nowhere, tlb_flush="pv-tlb-flush" not in withheld))
+    if "clocksource" not in withheld:
+        devices.append(KvmClock(WallClock(nowhere), SystemTime(nowhere, MasterClock(1), tsc)))
+    if "pv-eoi" not in withheld:
+        devices.append(PvEoi(nowhere))
+    if "poll-control" not in withheld:
+        devices.append(PollControl())
+    calls = {"pv-unhalt": abi.KVM_FEATURE_PV_UNHALT, "pv-send-ipi": abi.KVM_FEATURE_PV_SEND_IPI}
+    devices.append(Hypercalls(tuple(bit for name, bit in calls.items() if name not in withheld)))
     return CpuidTable(devices, apic_id=number, logical_cpus=vcpus, hypercalls=True)
 
 

@@ -142,9 +142,7 @@ def verify(engine: "Engine") -> None:
     retired = engine.vmrun(16)
     hidden = engine.hidden()
     found = engine.segments()
-    same = all(
-        found[index] == planted[index] for index, name in enumerate(state.SEGMENTS) if name not in ("cs", "ss")
-    )
+    same = all(found[index] == planted[index] for index, name in enumerate(state.SEGMENTS) if name not in ("cs", "ss"))
     if engine.exit_code != vmcb.EXIT_EXCEPTION + abi.GP_VECTOR or retired != 1:
         raise _unknown("an intercepted #GP does not stop the guest exactly")
     if hidden.error != selector or not hidden.shadow or not same or not hidden.long or hidden.cpl:

@@ -93,8 +93,10 @@ def _deliver(
             engine.vmrun(0)
             vcpu.delivered(return_rip)
             return exits.Shutdown(*first)
-        if vector in _CONTRIBUTORY and second in _CONTRIBUTORY or (
-            vector == abi.PF_VECTOR and (second in _CONTRIBUTORY or second == abi.PF_VECTOR)
+        if (
+            vector in _CONTRIBUTORY
+            and second in _CONTRIBUTORY
+            or (vector == abi.PF_VECTOR and (second in _CONTRIBUTORY or second == abi.PF_VECTOR))
         ):
             vector, error, address = abi.DF_VECTOR, 0, second_address
         else:

@@ -169,9 +169,7 @@ class Engine:
             number = ctypes.c_size_t()
             everywhere = (ctypes.c_uint64(1), ctypes.c_uint64(0))
             extra = () if instruction is None else (i32(instruction),)
-            error = uclib.uc_hook_add(
-                self.handle, ctypes.byref(number), i32(kind), hook, None, *everywhere, *extra
-            )
+            error = uclib.uc_hook_add(self.handle, ctypes.byref(number), i32(kind), hook, None, *everywhere, *extra)
             if error != UC_ERR_OK:
                 raise EngineError(f"the engine refuses a hook of kind {kind} with error {error}")
 
@@ -384,7 +382,7 @@ class Engine:
         self.resident = guest
         # Translations of addresses belong to the guest that left.
         self._context_restore(self.handle, guest.resident_context.context)
-        self._flush_tlb()
+        self.flush_tlb()
 
     def new_context(self) -> Any:
         """A place to keep a guest while another one is in the engine."""
@@ -470,16 +468,16 @@ class Engine:
         try:
             self.uc.msr_write(number, value)
             if number == abi.MSR_EFER:
-                self._flush_tlb()
+                self.flush_tlb()
         finally:
             self.vmcb.set_quad(vmcb.MSRPM_BASE, WINDOW + MSRPM)
 
     def set_control(self, name: str, value: int) -> None:
         """Set CR3 or CR4 for the guest in the engine, as its own MOV would."""
         self.uc.reg_write(getattr(x86_const, f"UC_X86_REG_{name}"), value)
-        self._flush_tlb()
+        self.flush_tlb()
 
-    def _flush_tlb(self) -> None:
+    def flush_tlb(self) -> None:
         self.uc.ctl(unicorn_const.UC_CTL_TLB_FLUSH, unicorn_const.UC_CTL_IO_WRITE)
 
     def read_blob(self) -> Any:
@@ -496,12 +494,12 @@ class Engine:
         """
         self._context_save(self.handle, self._blob.context)
         self._context_restore(self.handle, self._host.context)
-        self._flush_tlb()
+        self.flush_tlb()
         for gpa, size in self._stale:
             self.uc.ctl_remove_cache(gpa, gpa + size)
         self._stale.clear()
         self._context_restore(self.handle, self._blob.context)
-        self._flush_tlb()
+        self.flush_tlb()
 
     # --- withdrawing an interrupt window -----------------------------------------------------------------------------
 
@@ -520,7 +518,7 @@ class Engine:
         if self.exit_code != vmcb.EXIT_HLT:
             raise EngineError(f"the scratch guest left with {self.exit_code:#x}")
         self._context_restore(self.handle, self._parked.context)
-        self._flush_tlb()
+        self.flush_tlb()
 
     def load_scratch(self, program: str) -> None:
         """Describe the scratch guest, about to run `program`, in the VMCB and the register buffers."""

@@ -120,6 +120,11 @@ class Vcpu:
             return False
         return bool(self._reside().read_register("RFLAGS") & abi.RFLAGS_IF) and not self._shadow()
 
+    def flush_tlb(self) -> None:
+        """Forget all translations of addresses; another vCPU's are forgotten whenever vCPUs change places."""
+        if self.engine.resident is self:
+            self.engine.flush_tlb()
+
     def in_shadow(self) -> bool:
         """Whether the next instruction is in the shadow of STI or MOV SS, where not even an NMI is taken."""
         self._reside()
@@ -241,7 +246,7 @@ class Vcpu:
         if code == vmcb.EXIT_PAUSE:
             return exits.Pause(rip, length)
         if code == vmcb.EXIT_VMMCALL:
-            return exits.Hypercall(rip, length, engine.hidden().cpl)
+            return exits.Hypercall(rip, length, engine.hidden().cpl, self._long)
         if code == vmcb.EXIT_SWINT:
             vector = {decode.INT3: abi.BP_VECTOR, decode.INTO: abi.OF_VECTOR}.get(opcode, found.operand)
             return exits.SoftwareInterrupt(rip, length, vector)
@@ -287,7 +292,7 @@ class Vcpu:
         if vector == abi.UD_VECTOR:
             found = self._instruction()
             if found is not None and found.opcode == decode.VMCALL:
-                return exits.Hypercall(self._rip, found.length, engine.hidden().cpl)
+                return exits.Hypercall(self._rip, found.length, engine.hidden().cpl, self._long)
         elif vector == abi.DB_VECTOR:
             # A trap: the instruction that caused it is done.
             self.used += 1

@@ -79,6 +79,7 @@ _SEGMENT = struct.Struct("<HHIQ")
 _QUAD = struct.Struct("<Q")
 _WORD = struct.Struct("<I")
 
+
 def intercept_bits(*exit_codes: int) -> int:
     """The value of INTERCEPT_MISC that stops each of these exit codes (MISC_FIRST and above)."""
     return sum(1 << (code - MISC_FIRST) for code in exit_codes)
@@ -143,8 +144,15 @@ class Vmcb:
         engine's breakpoints are one set for all vCPUs.
         """
         struct.pack_into(
-            "<HHHHIQ", self.memory, INTERCEPT_CR_READ,
-            1 << 8, 1 << 3 | 1 << 4 | 1 << 8, 0xFFFF, 0xFFFF, 0xFFFFFFFF, misc,
+            "<HHHHIQ",
+            self.memory,
+            INTERCEPT_CR_READ,
+            1 << 8,
+            1 << 3 | 1 << 4 | 1 << 8,
+            0xFFFF,
+            0xFFFF,
+            0xFFFFFFFF,
+            misc,
         )
         self.set_quad(IOPM_BASE, iopm)
         self.set_quad(MSRPM_BASE, msrpm)
