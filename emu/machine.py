@@ -78,6 +78,7 @@ class Machine:
         self.config = config
         self.reason: str | None = None
         self.instructions = 0
+        self._silent = 0  # exits that need no completing here, and timers: they take the host's time as well
         self._now_ps = 0
         self._interrupted = False
         self._acting: Package | None = None
@@ -145,6 +146,8 @@ class Machine:
         else:
             self._fire_alarms(decision.now_ps)
         if self.reason is not None:
+            for package in self.packages:
+                self._model.finish(package)
             self._recorder.ended(self.result())
 
     def _alarm_ps(self) -> int | None:
@@ -161,6 +164,7 @@ class Machine:
             due = package.alarm_ps()
             if due is not None and due <= now_ps:
                 package.lapic.tick(now_ps)
+                self._silent += 1
                 if package.lapic.pending() is not None:
                     self.host.wake(package.number, due)
 
@@ -173,7 +177,7 @@ class Machine:
         alone = self.config.pcpus == 1  # nobody can be behind: an exit may be completed where it happens
         used = 0
         for _ in range(_ENTRIES_PER_TURN):
-            before = vcpu.retired
+            before, completions = vcpu.retired, vcpu.completions
             if package.exit is not None:
                 more = self._completion.complete(package) and alone
             elif self._before_entry(package):
@@ -181,9 +185,12 @@ class Machine:
             else:
                 more = self._enter(package, self._budget(run, package)) and alone
             units = vcpu.retired - before
+            if package.update is not None:
+                package.store_in -= min(package.store_in, units)
             used += units
             self._now_ps += units * ps
             self.instructions += units
+            self._silent += vcpu.completions - completions
             self.reason = self._limit_met()
             if not more or self.reason is not None or (run.until_ps is not None and self._now_ps >= run.until_ps):
                 break
@@ -231,8 +238,6 @@ class Machine:
         self._model.entering(package)
         exit_ = vcpu.enter(budget, window=window)
         self._model.left(package)
-        if package.update is not None:
-            package.store_in -= min(package.store_in, vcpu.used)
         if type(exit_) is exits.BudgetSpent:
             return False
         package.exit = exit_
@@ -254,6 +259,7 @@ class Machine:
                 package.parked = True
             elif lapic.pending() is not None:
                 return
+        self._model.finish(package)
         self.host.block(package.number)
 
     def _limit_met(self) -> str | None:
@@ -266,7 +272,7 @@ class Machine:
             return OUTPUT_LIMIT
         if self.instructions >= self.config.insn_limit:
             return INSN_LIMIT
-        if self._completion.count >= self.config.exit_limit:
+        if self._completion.count + self._silent >= self.config.exit_limit:
             return EXIT_LIMIT
         return None
 
