@@ -43,12 +43,15 @@ from emu.result import (
     HALTED,
     INSN_LIMIT,
     INTERRUPTED,
+    LIMITS,
     OUTPUT_LIMIT,
     RUNNING,
     TIME_LIMIT,
     TRIPLE_FAULT,
     Result,
+    TripleFault,
     VcpuResult,
+    Whereabouts,
 )
 from emu.scenario import Config
 from emu.vcpu.engine import Engine
@@ -73,8 +76,10 @@ class Machine:
         trace: Sink | None = None,
         console: Callable[[int], None] | None = None,
     ) -> None:
-        self.image = image
+        if not isinstance(image, Image):
+            raise HostError("Machine needs a program", remedy='give it one such as emu.load_guest("clock")')
         scenario.check(config)
+        self.image = image
         self.config = config
         self.reason: str | None = None
         self.instructions = 0
@@ -82,6 +87,7 @@ class Machine:
         self._now_ps = 0
         self._interrupted = False
         self._acting: Package | None = None
+        self._place: tuple[TripleFault | None, tuple[Whereabouts, ...]] | None = None
         self._live_console = console
         self._recorder = Recorder(watch, trace, self._now)
 
@@ -148,7 +154,7 @@ class Machine:
         if self.reason is not None:
             for package in self.packages:
                 self._model.finish(package)
-            self._recorder.ended(self.result())
+            self._recorder.ended(self._books())
 
     def _alarm_ps(self) -> int | None:
         """The earliest timer of any vCPU that it could still wake."""
@@ -318,7 +324,27 @@ class Machine:
         return self._completion.shutdown
 
     def result(self) -> Result:
-        """The books and areas of this moment."""
+        """The books and areas of this moment, and where it happened if the guest did not mean to end."""
+        if self.reason is None:
+            return self._books()
+        if self._place is None:  # symbols and source lines take a while to read, and are the same ever after
+            self._place = self._fault(), self._whereabouts()
+        fault, where = self._place
+        return self._books()._replace(fault=fault, where=where)
+
+    def _fault(self) -> TripleFault | None:
+        if self.shutdown is None:
+            return None
+        number, shutdown = self.shutdown
+        state = self.packages[number].vcpu.state()
+        return TripleFault.of(shutdown, state, self.image.source, number, alone=self.config.vcpus == 1)
+
+    def _whereabouts(self) -> tuple[Whereabouts, ...]:
+        if self.reason not in (*LIMITS, INTERRUPTED):
+            return ()
+        return Whereabouts.of([package.vcpu.state() for package in self.packages], self.image.source)
+
+    def _books(self) -> Result:
         return Result(
             exit_code=self.exit_port.code,
             reason=self.reason or RUNNING,

@@ -4,6 +4,7 @@ from itertools import combinations_with_replacement
 
 import pytest
 
+from emu import abi
 from emu.devices.steal_time import PROFILES, Area, StealTime, decode
 from emu.faults import GuestFault, HostError
 
