@@ -31,8 +31,16 @@ from emu.vcpu.registers import Batch, uclib
 GENERAL = tuple(name.upper() for name in state.GENERAL)
 _FPU = (*(f"XMM{n}" for n in range(16)), *(f"FP{n}" for n in range(8)), "FPCW", "FPSW", "FPTAG", "MXCSR")
 _MISC = vmcb.intercept_bits(
-    *(vmcb.EXIT_TR_WRITE, vmcb.EXIT_RDTSC, vmcb.EXIT_RDPMC, vmcb.EXIT_CPUID, vmcb.EXIT_SWINT, vmcb.EXIT_PAUSE, vmcb.EXIT_HLT),
-    *(vmcb.EXIT_INVLPGA, vmcb.EXIT_MSR, vmcb.EXIT_SHUTDOWN, vmcb.EXIT_VMRUN, vmcb.EXIT_VMMCALL, vmcb.EXIT_VMLOAD),
+    *(vmcb.EXIT_TR_WRITE, vmcb.EXIT_RDTSC, vmcb.EXIT_RDPMC, vmcb.EXIT_CPUID, vmcb.EXIT_SWINT, vmcb.EXIT_PAUSE),
+    *(
+        vmcb.EXIT_HLT,
+        vmcb.EXIT_INVLPGA,
+        vmcb.EXIT_MSR,
+        vmcb.EXIT_SHUTDOWN,
+        vmcb.EXIT_VMRUN,
+        vmcb.EXIT_VMMCALL,
+        vmcb.EXIT_VMLOAD,
+    ),
     *(vmcb.EXIT_VMSAVE, vmcb.EXIT_STGI, vmcb.EXIT_CLGI, vmcb.EXIT_SKINIT, vmcb.EXIT_RDTSCP, vmcb.EXIT_ICEBP),
     *(vmcb.EXIT_MONITOR, vmcb.EXIT_MWAIT, vmcb.EXIT_XSETBV),
 )

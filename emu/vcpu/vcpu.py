@@ -474,7 +474,7 @@ _EXPECTED = {
     vmcb.EXIT_VMMCALL: (decode.VMMCALL,),
     vmcb.EXIT_SWINT: (decode.INT, decode.INT3, decode.INTO),
     vmcb.EXIT_RDPMC: (decode.RDPMC,),
-    **{vmcb.EXIT_CR_READ + 8: (decode.MOV_FROM_CR,)},
+    vmcb.EXIT_CR_READ + 8: (decode.MOV_FROM_CR,),
     **{vmcb.EXIT_CR_WRITE + number: (decode.MOV_TO_CR,) for number in (3, 4, 8)},
     **{vmcb.EXIT_DR_READ + number: (decode.MOV_FROM_DR,) for number in range(16)},
     **{vmcb.EXIT_DR_WRITE + number: (decode.MOV_TO_DR,) for number in range(16)},

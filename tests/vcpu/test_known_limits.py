@@ -1,5 +1,8 @@
 """What this CPU does not do, each seen. Where one fails, the list in tutorials/engine.md has become shorter."""
 
+import math
+import struct
+
 import pytest
 
 from emu import abi, exits
@@ -69,3 +72,24 @@ def test_a_stack_address_that_is_not_canonical_raises_gp_and_not_ss(engine):
 def test_a_breakpoint_in_a_debug_register_does_not_fire(engine):
     source = f"mov rax, {DATA}\nmov dr0, rax\nmov rax, 0x30001\nmov dr7, rax\nmov dword ptr [{DATA}], 1\nhlt"
     assert type(Board(engine, LONG0, assemble(source)).until_exit(exits.Hlt, exits.Fault)) is exits.Hlt
+
+
+def test_avx_is_executed_as_sse(engine):
+    source = f"mov dword ptr [{DATA}], 0x40400000\nmovss xmm1, [{DATA}]\n.byte 0xc5, 0xf2, 0x58, 0xc1\nhlt"  # vaddss
+    assert type(Board(engine, LONG0, assemble(source)).vcpu.enter(10)) is exits.Hlt
+
+
+def test_movaps_to_an_odd_address_is_not_refused(engine):
+    assert type(Board(engine, LONG0, assemble(f"movaps [{DATA + 1}], xmm0\nhlt")).vcpu.enter(10)) is exits.Hlt
+
+
+def test_paging_can_be_switched_off_in_64_bit_code(engine):
+    board = Board(engine, LONG0, assemble("mov rax, cr0\nbtr eax, 31\nmov cr0, rax\nhlt"))
+    assert type(board.vcpu.enter(10)) is exits.Hlt
+
+
+def test_fsin_is_the_hosts_own(engine):
+    board = Board(engine, LONG0, assemble(f"fld1\nfsin\nfstp qword ptr [{DATA}]\nhlt"))
+    board.vcpu.enter(10)
+    found = struct.unpack("<d", board.vcpu.read_linear(DATA, 8))[0]
+    assert found == math.sin(1.0)
