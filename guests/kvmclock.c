@@ -1,5 +1,5 @@
 // emu run kvmclock --vcpus 2 --task busy
-// Two clocks side by side: kvmclock tells how much time has passed, steal how much of it others had the CPU.
+// kvmclock tells how much time has passed, and steal how much of it others had the CPU.
 //
 // Each vCPU computes for a while and then prints its own `top` line: what it could use, and what was stolen. No vCPU
 // may ever read an earlier time than another one has read before it: they compare under a lock.

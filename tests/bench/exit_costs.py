@@ -16,13 +16,13 @@ _ZERO = bytes.fromhex("31c031d2")  # xor eax, eax; xor edx, edx
 KINDS = {
     "RDMSR steal time": (_LOAD_MSR, bytes.fromhex("0f32")),
     "WRMSR steal time (disable)": (_LOAD_MSR + _ZERO, bytes.fromhex("0f30")),
-    "WRMSR steal time (enable, update)": (
+    "WRMSR and the update it asks for": (
         _LOAD_MSR + bytes.fromhex("b80100200031d2"),
         bytes.fromhex("0f30"),
     ),
     "CPUID": (b"", bytes.fromhex("0fa2")),
     "RDTSC": (b"", bytes.fromhex("0f31")),
-    "OUT (console)": (bytes.fromhex("b000"), bytes.fromhex("e6e1")),
+    "OUT (nobody home)": (bytes.fromhex("b000"), bytes.fromhex("e6e1")),
     "IN": (b"", bytes.fromhex("e4e1")),
     "PAUSE": (b"", bytes.fromhex("f390")),
     "VMMCALL": (b"", bytes.fromhex("0f01d9")),
