@@ -1,0 +1,145 @@
+"""Three judges, one verdict: what the model, the emulator and, where there is one, real KVM say of a sequence."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from emu import abi
+from emu.conform.compare import Difference, difference, format_outcome
+from emu.conform.emulator import Emulator
+from emu.conform.expect import Observed, RunDelay, expect
+from emu.conform.model import K1, K2
+from emu.conform.known import K3
+from emu.conform.real import RealKvm
+from emu.faults import HostError
+from emu.kvm.operations import Leaf, Operation
+
+
+class Disagreement(NamedTuple):
+    """`judge` does not do what the specification says."""
+
+    judge: str
+    difference: Difference
+
+
+class Verdict(NamedTuple):
+    """Disagreements of a sequence, and the numbers of the known differences that it met."""
+
+    disagreements: tuple[Disagreement, ...] = ()
+    known: tuple[str, ...] = ()
+
+
+class Virtual(Protocol):
+    """A judge in virtual time."""
+
+    name: str
+
+    def sequence(self, sequence: Sequence[Operation]) -> Observed: ...
+
+
+class Bench:
+    """The judges of one thread. `known` is whether known differences of KVM are told apart from others.
+
+    Raises HostError where `kvm` is asked for and there is none.
+    """
+
+    def __init__(self, *, kvm: bool, known: bool = True) -> None:
+        self.emulator = Emulator()
+        self._engine: Virtual | None = None
+        self._known = known
+        self._kvm = RealKvm(self.emulator.table) if kvm else None
+
+    def close(self) -> None:
+        """Give the VM back."""
+        if self._kvm is not None:
+            self._kvm.close()
+
+    def renew(self) -> None:
+        """The next sequence runs in a fresh VM."""
+        if self._kvm is not None:
+            self._kvm.renew()
+
+    def judge(self, sequence: Sequence[Operation], *, engine: bool = False) -> Verdict:
+        """What the judges say; with `engine` the emulator's engine is asked, too."""
+        found: list[Disagreement] = []
+        emulator = self._virtual(self.emulator, sequence, found)
+        if engine:
+            if self._engine is None:
+                from emu.conform.engine import EngineEmulator
+
+                self._engine = EngineEmulator()
+            self._virtual(self._engine, sequence, found)
+        known: tuple[str, ...] = ()
+        if self._kvm is not None:
+            known = self._real(self._kvm, sequence, emulator, found)
+        return Verdict(tuple(found), known)
+
+    def _virtual(
+        self, judge: Virtual, sequence: Sequence[Operation], found: list[Disagreement]
+    ) -> Observed | None:
+        try:
+            observed = judge.sequence(sequence)
+        except Exception as error:
+            found.append(Disagreement(judge.name, Difference(None, "the sequence", "an end", repr(error))))
+            return None
+        different = difference(sequence, [expect(sequence, RunDelay())], observed)
+        if different is not None:
+            found.append(Disagreement(judge.name, different))
+        return observed
+
+    def _real(
+        self, kvm: RealKvm, sequence: Sequence[Operation], emulator: Observed | None, found: list[Disagreement]
+    ) -> tuple[str, ...]:
+        try:
+            observed = kvm.sequence(sequence)
+        except HostError as error:
+            found.append(Disagreement(kvm.name, Difference(None, "the sequence", "an end", str(error))))
+            return ()
+        expected, slack = kvm.expectations(sequence)
+        prompt = late = expected[0]
+        different = difference(sequence, expected, observed, slack)
+        met: tuple[str, ...] = ()
+        if prompt.late:
+            late = kvm.expectations(sequence, frozenset((K2,)))[0][0]
+        if different is not None and self._known:
+            for numbers in _variants(prompt.refusals, prompt.late):
+                with_quirks, slack = kvm.expectations(sequence, frozenset(numbers))
+                if difference(sequence, with_quirks, observed, slack) is None:
+                    different, met = None, numbers
+                    break
+        kvm.advance(sequence, late, prompt)
+        if emulator is not None:
+            leaf, more = _leaves(sequence, emulator, observed)
+            if more and self._known:
+                met += (K3,)
+            elif different is None:
+                different = leaf
+        if different is not None:
+            found.append(Disagreement(kvm.name, different))
+        return met
+
+
+def _variants(refusals: int, late: int) -> list[tuple[str, ...]]:
+    made: list[tuple[str, ...]] = []
+    if late:
+        made.append((K2,))
+    if refusals:
+        made.append((K1,))
+    if refusals and late:
+        made.append((K1, K2))
+    return made
+
+
+def _leaves(sequence: Sequence[Operation], emulator: Observed, real: Observed) -> tuple[Difference | None, bool]:
+    """Leaves that the specification does not name must be the emulator's: the first that is not, and whether all that
+    are not have only more bits than they should, which is K3."""
+    first, more = None, False
+    for at, operation in enumerate(sequence):
+        ours, theirs = emulator.outcomes[at], real.outcomes[at]
+        if isinstance(ours, Leaf) and isinstance(theirs, Leaf) and ours != theirs:
+            first = first or Difference(at, f"leaf {operation[0]:#x}", format_outcome(ours), format_outcome(theirs))
+            if operation[0] != abi.CPUID_FEATURES or ours[:2] != theirs[:2]:
+                return first, False
+            if ours.ecx & ~theirs.ecx or ours.edx & ~theirs.edx:
+                return first, False
+            more = True
+    return first, more
