@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from emu.conform.expect import Expected, Observed, Read
-from emu.conform.model import CLOCK_VERSION, PREEMPTED, STEAL, VERSION
+from emu.conform.model import AMOUNT, CLOCK_VERSION, PREEMPTED, STEAL, VERSION
+from emu.conform.text import format_operation
 from emu.kvm import operations
 from emu.kvm.operations import Content, Leaf, Operation, Outcome, Value
 
@@ -37,77 +38,62 @@ class Difference(NamedTuple):
 
 
 def difference(
-    sequence: Sequence[Operation], expected: Sequence[Expected], observed: Observed, slack: Slack = EXACT
+    sequence: Sequence[Operation], expected: Expected, observed: Observed, slack: Slack = EXACT
 ) -> Difference | None:
-    """The first difference between a judge and all of `expected`, or None. Each field may agree with any of them."""
-    for at, (operation, outcome) in enumerate(zip(sequence, observed.outcomes, strict=True)):
-        wanted = [one.outcomes[at] for one in expected]
-        if not any(_agree(one, outcome, wanted, slack) for one in wanted):
-            return Difference(at, _named(operation), " or ".join(dict.fromkeys(map(format_outcome, wanted))), format_outcome(outcome))
-    for page, (gpa, _) in enumerate(operations.PAGES):
-        reads = [one.memory[page] for one in expected]
-        place = _differs(reads, observed.memory[page], slack)
-        if place is not None:
-            at = place - gpa
-            wanted_bytes = " or ".join(dict.fromkeys(read.data[at : at + 8].hex(" ") for read in reads))
-            return Difference(None, f"memory at {place:#x}", wanted_bytes, observed.memory[page][at : at + 8].hex(" "))
+    """The first difference between what a judge found and what is expected, or None."""
+    for at, (wanted, found) in enumerate(zip(expected.outcomes, observed.outcomes, strict=True)):
+        if not _agree(wanted, found, slack):
+            return Difference(at, format_operation(sequence[at]), format_outcome(wanted), format_outcome(found))
+    for read, data in zip(expected.memory, observed.memory, strict=True):
+        at_gpa = _differs(read, data, slack)
+        if at_gpa is not None:
+            at = at_gpa - read.gpa
+            return Difference(
+                None, f"memory at {at_gpa:#x}", read.data[at : at + 8].hex(" "), data[at : at + 8].hex(" ")
+            )
     return None
 
 
-def _agree(wanted: Outcome | Read | None, found: Outcome, all_wanted: list[Outcome | Read | None], slack: Slack) -> bool:
+def _agree(wanted: Outcome | Read | None, found: Outcome, slack: Slack) -> bool:
     if wanted is None:
         return True
     if not isinstance(wanted, Read):
         return wanted == found
     if isinstance(found, Value):
-        data = found.value.to_bytes(8, "little")[: len(wanted.data)]
-        if found.value >> 8 * len(wanted.data):
-            return False
-    elif isinstance(found, Content):
-        data = found.data
-    else:
-        return False
-    return _differs([one for one in all_wanted if isinstance(one, Read)], data, slack) is None
+        size = len(wanted.data)
+        return not found.value >> 8 * size and _differs(wanted, found.value.to_bytes(size, "little"), slack) is None
+    return isinstance(found, Content) and _differs(wanted, found.data, slack) is None
 
 
-def _differs(wanted: list[Read], data: bytes, slack: Slack) -> int | None:
-    """The address of the first byte that agrees with none of what is wanted."""
-    if any(read.data == data for read in wanted):
+def _differs(wanted: Read, data: bytes, slack: Slack) -> int | None:
+    """The address of the first byte that is not as wanted, or None."""
+    if wanted.data == data:
         return None
-    gpa = wanted[0].gpa
-    checked: set[tuple[str, int]] = set()
-    unequal = int.from_bytes(data, "little") ^ int.from_bytes(wanted[0].data, "little")
+    unequal = int.from_bytes(data, "little") ^ int.from_bytes(wanted.data, "little")
     while unequal:
         at = (unequal & -unequal).bit_length() - 1 >> 3
         unequal &= ~(0xFF << 8 * at)
-        fields = {read.kinds.get(gpa + at) for read in wanted}
-        if fields <= checked:
-            continue
-        if not any(_byte_agrees(read, at, data, slack) for read in wanted):
-            return gpa + at
-        checked |= {field for field in fields if field is not None}
+        if not _byte_agrees(wanted, at, data, slack):
+            return wanted.gpa + at
     return None
 
 
-def _byte_agrees(read: Read, at: int, data: bytes, slack: Slack) -> bool:
-    if read.data[at] == data[at] and read.kinds.get(read.gpa + at) is None:
-        return True
-    kind, field = read.kinds.get(read.gpa + at, (None, 0))
-    if kind is None:
-        return False
-    start = field - read.gpa
+def _byte_agrees(wanted: Read, at: int, data: bytes, slack: Slack) -> bool:
+    """Whether a byte that is not equal need not be."""
+    kind, field = wanted.kinds.get(wanted.gpa + at, (None, 0))
+    start = field - wanted.gpa
     if kind == PREEMPTED:
-        return data[at] in (0, read.data[at])
+        return data[at] == 0
     if kind == STEAL:
-        whole = 0 <= start <= len(data) - 8
-        grown = (_number(data, start, 8) - _number(read.data, start, 8)) % (1 << 64) if whole else 0
-        return not whole and slack != EXACT or whole and grown <= slack.steal_ns
+        if not 0 <= start <= len(data) - 8:
+            return slack.steal_ns > 0  # part of the field was looked at, which says nothing of the amount
+        return (_number(data, start, 8) - _number(wanted.data, start, 8)) % (1 << 64) <= slack.steal_ns
     if kind in (VERSION, CLOCK_VERSION):
-        if not 0 <= start <= len(data) - 4:
-            return slack != EXACT
         updates = slack.updates if kind == VERSION else slack.clock_updates
-        return _version_agrees(_number(read.data, start, 4), _number(data, start, 4), updates)
-    return True
+        if not 0 <= start <= len(data) - 4:
+            return updates > 0
+        return _version_agrees(_number(wanted.data, start, 4), _number(data, start, 4), updates)
+    return kind == AMOUNT
 
 
 def _version_agrees(wanted: int, found: int, more_updates: int) -> bool:
@@ -117,12 +103,6 @@ def _version_agrees(wanted: int, found: int, more_updates: int) -> bool:
 
 def _number(data: bytes, at: int, size: int) -> int:
     return int.from_bytes(data[at : at + size], "little")
-
-
-def _named(operation: Operation) -> str:
-    from emu.conform.text import format_operation
-
-    return format_operation(operation)
 
 
 def format_outcome(outcome: Outcome | Read | None) -> str:

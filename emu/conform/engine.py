@@ -20,10 +20,8 @@ from emu.kvm import operations, records, stub
 from emu.kvm.operations import Operation, Outcome
 from emu.machine import Machine
 from emu.package import Clocks
-from emu.scenario import Config
+from emu.scenario import MAX_DURATION_PS, Config
 from emu.state import GENERAL, Table
-
-_LIMIT = 1 << 62
 
 
 class _Books:
@@ -47,7 +45,7 @@ class EngineEmulator:
 
     def __init__(self) -> None:
         image = Image(stub.ENTRY, (Piece(stub.STUB_GPA, stub.PAGE, len(stub.PAGE)),), stub.RIGHTS, stub.PAGE, "stub")
-        limits: dict[str, Any] = {"insn_limit": _LIMIT, "exit_limit": _LIMIT, "time_limit_ps": _LIMIT}
+        limits: dict[str, Any] = {"insn_limit": 10**15, "exit_limit": 10**12, "time_limit_ps": MAX_DURATION_PS}
         self._machine = Machine(image, Config(ram=operations.RAM_SIZE, **limits))
         package = self._machine.packages[0]
         start = package.vcpu.state()

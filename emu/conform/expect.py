@@ -62,13 +62,22 @@ class RunDelay:
 
 
 def expect(
-    sequence: Sequence[Operation], run_delay: RunDelay, last_steal: int = 0, quirks: frozenset[str] = frozenset()
+    sequence: Sequence[Operation],
+    run_delay: RunDelay,
+    last_steal: int = 0,
+    quirks: frozenset[str] = frozenset(),
+    outside: int | None = None,
 ) -> Expected:
-    """Let the model do a sequence. `last_steal` is what earlier sequences have had delivered, in ns."""
+    """Let the model do a sequence. `last_steal` is what earlier sequences have had delivered, in ns.
+
+    `outside` is the number of the operation before which something from outside interrupts the vCPU, if it does.
+    """
     model = Model(operations.RAM_SIZE, run_delay, last_steal, quirks)
     outcomes: list[Outcome | Read | None] = []
-    for operation in sequence:
+    for at, operation in enumerate(sequence):
         kind = type(operation)
+        if at == outside:
+            model.outside()
         if kind is operations.Rdmsr:
             value = model.rdmsr(operation.msr)
             outcomes.append(_GP if value is None else Value(value))
@@ -99,6 +108,8 @@ def expect(
                 model.init()
             run_delay.entered()
             model.enter()
+    if outside == len(sequence):
+        model.outside()
     memory = tuple(_read(model, gpa, size) for gpa, size in operations.PAGES)
     return Expected(outcomes, memory, model.last_steal, model.updated, model.refusals, model.late)
 

@@ -147,6 +147,10 @@ class Model:
         self._steal_due = True
         self._serve()
 
+    def outside(self) -> None:
+        """Something from outside, a timer of the host's perhaps, had the vCPU leave and enter: what waits is served."""
+        self._serve()
+
     def init(self) -> None:
         """INIT: what belongs to the vCPU is forgotten, what has been delivered is not."""
         for msr, rule in TABLE.items():
