@@ -118,10 +118,10 @@ def _promises(bench: Bench, kvm: bool, note: str, as_json: bool) -> int:
         _print_json({"promises": shown, "agree": agree, "note": note})
         return 0 if agree else 1
     width = max(len(row.promise.sentence) for row in rows)
-    print(f"{'number':<7} {'promise':<{width}}  emulator  KVM     agree")
+    print(f"{'number':<7} {'promise':<{width}}  emulator  KVM       agree")
     for row in rows:
         number, sentence, _ = row.promise
-        print(f"{number:<7} {sentence:<{width}}  {row.emulator:<8}  {row.kvm:<6}  {'yes' if row.agree else 'NO'}")
+        print(f"{number:<7} {sentence:<{width}}  {row.emulator:<8}  {row.kvm:<8}  {'yes' if row.agree else 'NO'}")
     print(f"\n{sum(row.agree for row in rows)} of {len(rows)} promises are kept by all that were asked")
     _print_known({number for row in rows for number in row.kvm.split(", ")})
     if note:

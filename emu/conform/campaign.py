@@ -3,20 +3,21 @@
 In Linux: no counterpart; syz-manager of syzkaller shares out programs to VMs in this way.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
 from emu.conform import generate
 from emu.conform.compare import Difference
 from emu.conform.shrink import shrink
 from emu.conform.text import format_sequence
-from emu.conform.verdict import Bench
+from emu.conform.verdict import Bench, Disagreement
 from emu.kvm.operations import Operation
 
 CHUNK = 500
 RENEW_EVERY = 1000  # sequences: then one runs in a fresh VM
 ENGINE_EVERY = 500  # sequences: then one is executed by the emulator's engine, too
 MOST_FINDINGS = 5
+ONCE = " (seen once, and not when it was run again)"
 
 
 class Finding(NamedTuple):
@@ -66,26 +67,32 @@ def run(
     met: dict[str, int] = {}
     findings: list[Finding] = []
     done = 0
-    for task, (chunk_known, chunk_findings) in zip(tasks, _done(tasks, jobs), strict=False):
-        done = task.stop
-        for number in chunk_known:
-            met[number] = met.get(number, 0) + 1
-        findings += chunk_findings
-        progress(done, count)
-        if len(findings) >= MOST_FINDINGS:
-            break
+    results = _done(tasks, jobs)
+    try:
+        for task, (chunk_known, chunk_findings) in zip(tasks, results, strict=True):
+            done = task.stop
+            for number in chunk_known:
+                met[number] = met.get(number, 0) + 1
+            findings += chunk_findings
+            progress(done, count)
+            if len(findings) >= MOST_FINDINGS:
+                break
+    finally:
+        results.close()
     return Report(seed, done, -(-done // ENGINE_EVERY), dict(sorted(met.items())), findings[:MOST_FINDINGS])
 
 
 def examine(bench: Bench, sequence: Sequence[Operation], index: int = 0, *, engine: bool = False) -> list[Finding]:
     """Judge one sequence, and shrink it for each judge that disagrees."""
-    return _shrunk(bench, sequence, index, engine, [one.judge for one in bench.judge(sequence, engine=engine)[0]])
+    return _shrunk(bench, sequence, index, engine, bench.judge(sequence, engine=engine).disagreements)
 
 
-def _done(tasks: list[Task], jobs: int) -> Iterator[tuple[list[str], list[Finding]]]:
+def _done(tasks: list[Task], jobs: int) -> Generator[tuple[list[str], list[Finding]], None, None]:
     if jobs == 1:
-        yield from map(_work, tasks)
-        _close()
+        try:
+            yield from map(_work, tasks)
+        finally:
+            _close()
         return
     import multiprocessing
 
@@ -117,7 +124,7 @@ def _work(task: Task) -> tuple[list[str], list[Finding]]:
         verdict = bench.judge(sequence, engine=engine)
         known += verdict.known
         if verdict.disagreements and len(findings) < MOST_FINDINGS:
-            findings += _shrunk(bench, sequence, index, engine, [one.judge for one in verdict.disagreements])
+            findings += _shrunk(bench, sequence, index, engine, verdict.disagreements)
     return known, findings
 
 
@@ -127,21 +134,19 @@ def _close() -> None:
 
 
 def _shrunk(
-    bench: Bench, sequence: Sequence[Operation], index: int, engine: bool, judges: list[str]
+    bench: Bench, sequence: Sequence[Operation], index: int, engine: bool, disagreements: Sequence[Disagreement]
 ) -> list[Finding]:
     found = []
-    for judge in judges:
+    for judge, different in disagreements:
 
         def differs(candidate: Sequence[Operation], judge: str = judge) -> Difference | None:
-            disagreements = bench.judge(candidate, engine=engine).disagreements
-            return next((one.difference for one in disagreements if one.judge == judge), None)
+            again = bench.judge(candidate, engine=engine).disagreements
+            return next((one.difference for one in again if one.judge == judge), None)
 
-        different = differs(sequence)
-        if different is None:
-            nothing = Difference(None, "the sequence", "the same again", "seen once, and not when it was run again")
-            found.append(Finding(index, judge, format_sequence(sequence), format_sequence(sequence), nothing))
+        text = format_sequence(sequence)
+        if differs(sequence) is None:  # KVM's time is not ours
+            found.append(Finding(index, judge, text, text, different._replace(what=different.what + ONCE)))
             continue
         shortest = shrink(sequence, lambda candidate: differs(candidate) is not None)
-        different = differs(shortest) or different
-        found.append(Finding(index, judge, format_sequence(sequence), format_sequence(shortest), different))
+        found.append(Finding(index, judge, text, format_sequence(shortest), differs(shortest) or different))
     return found

@@ -23,7 +23,7 @@ class Promise(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What became of a promise: `kept`, `broken`, a known difference's number, or `-` where a judge was not there."""
+    """What became of a promise: `kept` (with the numbers of known differences), `broken`, or `-`: not asked."""
 
     promise: Promise
     emulator: str
@@ -50,7 +50,7 @@ def rows(bench: Bench, *, kvm: bool) -> list[Row]:
             known |= set(verdict.known)
         real = ABSENT
         if kvm:
-            real = BROKEN if "KVM" in broken else ", ".join(sorted(known)) or KEPT
+            real = BROKEN if "KVM" in broken else ", ".join((KEPT, *sorted(known)))
         made.append(Row(promise, BROKEN if "emulator" in broken else KEPT, real))
     return made
 

@@ -73,11 +73,13 @@ class RealKvm:
         for outside in (None, *(range(1, len(sequence) + 1) if K2 in quirks else ())):
             yield expect(sequence, RunDelay(books.run_delay_before_ns, 0), self._high, quirks, outside)
 
-    def slack(self) -> Slack:
+    def slack(self, sequence: Sequence[Operation]) -> Slack:
         """How far time may have gone in the sequence that ran last."""
         books = self._judge.conditions
         switches = books.arrivals_after - books.arrivals_before
         waited = books.run_delay_after_ns - books.run_delay_before_ns if switches else 0
+        # A new vCPU begins at last_steal 0, so what was waited before it may have been delivered once more.
+        waited *= 1 + sum(isinstance(operation, operations.SaveRestore) for operation in sequence)
         # The clocks may be set anew at any time, as the host's own clock is.
         return Slack(self._high - self._low + waited, switches, _ANY_NUMBER)
 

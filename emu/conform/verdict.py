@@ -94,7 +94,7 @@ class Bench:
         except HostError as error:
             found.append(Disagreement(kvm.name, Difference(None, "the sequence", "an end", str(error))))
             return ()
-        slack = kvm.slack()
+        slack = kvm.slack(sequence)
         prompt = late = next(kvm.expectations(sequence))
         different = difference(sequence, prompt, observed, slack)
         met: tuple[str, ...] = ()
