@@ -3,7 +3,7 @@
 A thing that was read comes with the kinds of its bytes, so that who compares knows what must be equal and what is time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from emu import abi
@@ -66,17 +66,17 @@ def expect(
     run_delay: RunDelay,
     last_steal: int = 0,
     quirks: frozenset[str] = frozenset(),
-    outside: int | None = None,
+    outside: Collection[int] = (),
 ) -> Expected:
     """Let the model do a sequence. `last_steal` is what earlier sequences have had delivered, in ns.
 
-    `outside` is the number of the operation before which something from outside interrupts the vCPU, if it does.
+    `outside` are the numbers of the operations before which something from outside interrupts the vCPU.
     """
     model = Model(operations.RAM_SIZE, run_delay, last_steal, quirks)
     outcomes: list[Outcome | Read | None] = []
     for at, operation in enumerate(sequence):
         kind = type(operation)
-        if at == outside:
+        if at in outside:
             model.outside()
         if kind is operations.Rdmsr:
             value = model.rdmsr(operation.msr)
@@ -108,7 +108,7 @@ def expect(
                 model.init()
             run_delay.entered()
             model.enter()
-    if outside == len(sequence):
+    if len(sequence) in outside:
         model.outside()
     memory = tuple(_read(model, gpa, size) for gpa, size in operations.PAGES)
     return Expected(outcomes, memory, model.last_steal, model.updated, model.refusals, model.late)

@@ -43,7 +43,7 @@ _MSRS = (
     *(abi.MSR_KVM_SYSTEM_TIME, abi.MSR_KVM_SYSTEM_TIME_NEW, abi.MSR_KVM_WALL_CLOCK, abi.MSR_KVM_WALL_CLOCK_NEW),
     *(abi.MSR_KVM_ASYNC_PF_EN,) * 2,
     *(abi.MSR_KVM_PV_EOI_EN,) * 2,
-    *(abi.MSR_KVM_POLL_CONTROL, abi.MSR_KVM_ASYNC_PF_INT, abi.MSR_KVM_ASYNC_PF_ACK),
+    *(abi.MSR_KVM_POLL_CONTROL, abi.MSR_KVM_POLL_CONTROL, abi.MSR_KVM_ASYNC_PF_INT, abi.MSR_KVM_ASYNC_PF_ACK),
 )
 _RARE = (abi.MSR_KVM_MIGRATION_CONTROL, abi.MSR_KVM_MIGRATION_CONTROL + 1, abi.MSR_KVM_WALL_CLOCK_NEW + 0xFF)
 _LEAVES = (
@@ -58,16 +58,18 @@ def sequence(seed: int, index: int) -> list[Operation]:
     """Sequence number `index` of `seed`: 1 to MOST_OPERATIONS operations. Only randrange() is drawn from."""
     draw = random.Random(seed << 64 | index).randrange
     made: list[Operation] = []
+    written: list[int] = []
     areas = [ARENA_GPA]  # where stores and loads are worth while
     for _ in range(1 + draw(MOST_OPERATIONS)):
         choice = draw(100)
         if choice < 38:
-            msr = _msr(draw)
+            msr = _msr(draw, written)
+            written.append(msr)
             value = _value(draw, msr)
             areas.append(value & ~63 if msr == abi.MSR_KVM_STEAL_TIME else value & ~1)
             made.append(operations.Wrmsr(msr, value))
         elif choice < 53:
-            made.append(operations.Rdmsr(_msr(draw)))
+            made.append(operations.Rdmsr(_msr(draw, written * 2)))
         elif choice < 73:
             gpa, size = _inside(draw, areas)
             if choice < 66:
@@ -78,7 +80,7 @@ def sequence(seed: int, index: int) -> list[Operation]:
             made.append(operations.Reenter())
         elif choice < 92:
             made.append(operations.Memory(*_looked_at(draw, areas)))
-        elif choice < 95:
+        elif choice < 94:
             made.append(operations.Cpuid(_LEAVES[draw(len(_LEAVES))], draw(2)))
         elif choice < 98:
             made.append(operations.Reset())
@@ -87,14 +89,18 @@ def sequence(seed: int, index: int) -> list[Operation]:
     return made
 
 
-def _msr(draw: Draw) -> int:
+def _msr(draw: Draw, written: list[int]) -> int:
+    """A register; likely one that was written, because a sequence that returns to one says more."""
+    choice = draw(len(written) + 2)
+    if choice < len(written):
+        return written[choice]
     return _RARE[draw(len(_RARE))] if draw(40) == 0 else _MSRS[draw(len(_MSRS))]
 
 
 def _value(draw: Draw, msr: int) -> int:
     places = _PLACES.get(msr)
     if places is None:
-        return _SMALL[draw(len(_SMALL))] if draw(8) else draw(1 << 64)
+        return draw(2) if draw(3) == 0 else _SMALL[draw(len(_SMALL))] if draw(8) else draw(1 << 64)
     choice = draw(16)
     if choice == 0:
         return 0

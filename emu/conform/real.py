@@ -7,6 +7,7 @@ In Linux: struct sched_info in include/linux/sched.h keeps what bounds the amoun
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, combinations
 
 from emu.bus.cpuid import REGISTERS, CpuidTable
 from emu.conform.compare import Slack
@@ -18,6 +19,7 @@ from emu.kvm.operations import Leaf, Operation, Outcome
 from emu.kvm.system import System
 
 _ANY_NUMBER = 4096
+_MOST_INTERRUPTS = 3  # in one sequence of some microseconds
 
 
 class RealKvm:
@@ -67,10 +69,11 @@ class RealKvm:
     def expectations(self, sequence: Sequence[Operation], quirks: frozenset[str] = frozenset()) -> Iterator[Expected]:
         """What the model expects of the sequence that ran last, under these quirks: one of these, the likely one first.
 
-        With K2 a request waits for the next entry, which the host's own timer may bring at any operation.
+        With K2 a request waits for the next entry, which the host's own interrupts may bring at any operation.
         """
         books = self._judge.conditions
-        for outside in (None, *(range(1, len(sequence) + 1) if K2 in quirks else ())):
+        places = range(1, len(sequence) + 1) if K2 in quirks else ()
+        for outside in chain.from_iterable(combinations(places, count) for count in range(_MOST_INTERRUPTS + 1)):
             yield expect(sequence, RunDelay(books.run_delay_before_ns, 0), self._high, quirks, outside)
 
     def slack(self, sequence: Sequence[Operation]) -> Slack:
