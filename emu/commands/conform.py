@@ -32,7 +32,9 @@ _EXAMPLES = """examples:
 
 def main(words: Sequence[str]) -> int:
     """Judge promises, random sequences, or one sequence. Raises HostError for input that cannot be used."""
-    parser = Parser("conform", "Compare the emulator with its specification and, where it is, with real KVM.", _EXAMPLES)
+    parser = Parser(
+        "conform", "Compare the emulator with its specification and, where it is, with real KVM.", _EXAMPLES
+    )
     parser.add_argument("--random", action=Once, metavar="N", help="judge N random sequences instead of the promises")
     parser.add_argument("--seed", action=Once, metavar="N", help="of the random sequences (default: 1)")
     parser.add_argument("--jobs", action=Once, metavar="N", help="share them out to N processes (default: 1)")
@@ -150,7 +152,7 @@ def _finish(report: Report, note: str, as_json: bool) -> int:
 def _print_finding(one: Finding) -> None:
     at = one.difference
     where = "afterwards" if at.at is None else f"operation {at.at + 1}"
-    print(f"sequence {one.index}: the {one.judge} disagrees with the specification")
+    print(f"sequence {one.number}: the {one.judge} disagrees with the specification")
     print(f"  {where}, {at.what}: expected {at.expected}, found {at.found}")
     print(f"  emu conform --sequence '{one.shortest}'\n")
 

@@ -21,9 +21,9 @@ ONCE = " (seen once, and not when it was run again)"
 
 
 class Finding(NamedTuple):
-    """A disagreement: sequence number `index` of the seed, and `shortest`, what is left of it, with its difference."""
+    """A disagreement: sequence `number` of the seed, and `shortest`, what is left of it, with its difference."""
 
-    index: int
+    number: int
     judge: str
     sequence: str
     shortest: str

@@ -39,7 +39,7 @@ _NEW_NUMBER = {
 
 
 class Devices:
-    """The paravirtual devices of one vCPU, asynchronous page faults included; looks like a Package to the host model."""
+    """The paravirtual devices of one vCPU, asynchronous page faults included; to the host model it is a Package."""
 
     def __init__(self, ram: Ram, shared: Clocks, run_delay: Callable[[], int], *, boot: bool) -> None:
         self.number = 0

@@ -70,7 +70,9 @@ class EngineEmulator:
                 self._enter()
                 hosts.append(self._host(operation))
         self._enter()
-        return Observed(records.outcomes(ram.bytes, sequence, hosts), tuple(ram.read(*page) for page in operations.PAGES))
+        return Observed(
+            records.outcomes(ram.bytes, sequence, hosts), tuple(ram.read(*page) for page in operations.PAGES)
+        )
 
     def _enter(self) -> None:
         machine = self._machine

@@ -10,7 +10,7 @@ from emu import abi
 from emu.conform import model as specification
 from emu.conform.model import Model
 from emu.kvm import operations
-from emu.kvm.operations import Content, Done, Leaf, Operation, Outcome, Refused, Value
+from emu.kvm.operations import Done, Leaf, Operation, Outcome, Refused, Value
 
 Kinds = dict[int, tuple[str, int]]  # address of a byte -> what it is and the field it belongs to
 
@@ -75,18 +75,17 @@ def expect(
     model = Model(operations.RAM_SIZE, run_delay, last_steal, quirks)
     outcomes: list[Outcome | Read | None] = []
     for at, operation in enumerate(sequence):
-        kind = type(operation)
         if at in outside:
             model.outside()
-        if kind is operations.Rdmsr:
+        if isinstance(operation, operations.Rdmsr):
             value = model.rdmsr(operation.msr)
             outcomes.append(_GP if value is None else Value(value))
-        elif kind is operations.Wrmsr:
+        elif isinstance(operation, operations.Wrmsr):
             outcomes.append(_DONE if model.wrmsr(operation.msr, operation.value) else _GP)
-        elif kind is operations.Store:
+        elif isinstance(operation, operations.Store):
             done = model.store(operation.gpa, operation.value, operation.size)
             outcomes.append(_DONE if done else Refused(abi.PF_VECTOR, _PF_WRITE))
-        elif kind is operations.Load:
+        elif isinstance(operation, operations.Load):
             loaded = model.load(operation.gpa, operation.size)
             outcomes.append(
                 Refused(abi.PF_VECTOR, 0)
@@ -95,16 +94,16 @@ def expect(
                 if not model.kinds
                 else Read(operation.gpa, loaded, _within(model.kinds, operation.gpa, operation.size))
             )
-        elif kind is operations.Cpuid:
+        elif isinstance(operation, operations.Cpuid):
             outcomes.append(_leaf(operation.leaf))
         else:
-            if kind is operations.Memory:
+            if isinstance(operation, operations.Memory):
                 outcomes.append(_read(model, operation.gpa, operation.size))
             else:
                 outcomes.append(_DONE)
-            if kind is operations.SaveRestore:
+            if isinstance(operation, operations.SaveRestore):
                 model.migrate()
-            elif kind is operations.Reset:
+            elif isinstance(operation, operations.Reset):
                 model.init()
             run_delay.entered()
             model.enter()

@@ -27,7 +27,16 @@ _WALL = (
     *(1024, ARENA_GPA + 1024, ARENA_GPA + 1041, ARENA_GPA + 1090, ARENA_GPA + abi.PAGE_SIZE + 1024),
     *(_LAST_PAGE + 1024, RAM_SIZE - 7, RAM_SIZE - 3, 0),
 )
-_OTHER = (0, 2048, ARENA_GPA + 2048, ARENA_GPA + 2048 + 64, _LAST_PAGE + 2048, RAM_SIZE - 64, RAM_SIZE - 4, RAM_SIZE - 1)
+_OTHER = (
+    0,
+    2048,
+    ARENA_GPA + 2048,
+    ARENA_GPA + 2048 + 64,
+    _LAST_PAGE + 2048,
+    RAM_SIZE - 64,
+    RAM_SIZE - 4,
+    RAM_SIZE - 1,
+)
 _PLACES = {
     abi.MSR_KVM_STEAL_TIME: _STEAL,
     abi.MSR_KVM_SYSTEM_TIME: _CLOCK,
@@ -134,6 +143,3 @@ def _looked_at(draw: Draw, areas: list[int]) -> tuple[int, int]:
 
 def _stored(draw: Draw, size: int) -> int:
     return _STORED[draw(len(_STORED))] % (1 << 8 * size)
-
-
-

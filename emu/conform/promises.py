@@ -131,7 +131,7 @@ PROMISES = (
         "ST-19",
         "A value with bit 0 clear ends the updates at once",
         tuple(
-            f"{_REGISTERED}wrmsr STEAL_TIME {value}; store 0x200000 0 8; store 0x200008 0 8; reenter; memory 0x200000 64"
+            f"{_REGISTERED}wrmsr STEAL_TIME {value}; store 0x200000 0 8; store 0x200008 0 8; reenter; reenter"
             for value in ("0x200000", "0x40", "0")
         ),
     ),

@@ -42,10 +42,7 @@ def _simpler_operations(operation: Operation) -> Iterator[Operation]:
     """Each simpler than the operation by an order that cannot go round: fewer bits set, or a smaller number."""
     if isinstance(operation, operations.SaveRestore | operations.Reset | operations.Memory):
         yield operations.Reenter()
-    elif isinstance(operation, operations.Wrmsr):
-        for value in _simpler_numbers(operation.value):
-            yield operation._replace(value=value)
-    elif isinstance(operation, operations.Store):
+    elif isinstance(operation, operations.Wrmsr | operations.Store):
         for value in _simpler_numbers(operation.value):
             yield operation._replace(value=value)
 

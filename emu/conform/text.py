@@ -4,7 +4,7 @@ Operations are separated by `;`: `wrmsr STEAL_TIME 0x200001; reenter; load 0x200
 an MSR is a number or its name without `MSR_KVM_`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from emu import abi
@@ -12,7 +12,9 @@ from emu.faults import HostError
 from emu.kvm import operations
 from emu.kvm.operations import Operation
 
-MSRS = {name.removeprefix("MSR_KVM_"): value for name, value in vars(abi).items() if name.startswith("MSR_KVM_")}
+MSRS: dict[str, int] = {
+    name.removeprefix("MSR_KVM_"): value for name, value in vars(abi).items() if name.startswith("MSR_KVM_")
+}
 _NAMES = {value: name for name, value in MSRS.items()}
 _SIZES = (1, 2, 4, 8)
 
@@ -94,5 +96,5 @@ _WORDS: dict[type, str] = {
     operations.Reset: "reset",
     operations.Memory: "memory",
 }
-_KINDS: dict[str, Callable[..., Any] | Any] = {word: kind for kind, word in _WORDS.items()}
+_KINDS: dict[str, Any] = {word: kind for kind, word in _WORDS.items()}
 _REMEDY = "for example: wrmsr STEAL_TIME 0x200001; reenter; load 0x200008 4"

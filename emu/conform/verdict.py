@@ -7,11 +7,11 @@ from emu import abi
 from emu.conform.compare import Difference, difference, format_outcome
 from emu.conform.emulator import Emulator
 from emu.conform.expect import Observed, RunDelay, expect
-from emu.conform.model import K1, K2
 from emu.conform.known import K3
+from emu.conform.model import K1, K2
 from emu.conform.real import RealKvm
 from emu.faults import HostError
-from emu.kvm.operations import Leaf, Operation
+from emu.kvm.operations import Cpuid, Leaf, Operation
 
 
 class Disagreement(NamedTuple):
@@ -73,9 +73,7 @@ class Bench:
             known = self._real(self._kvm, sequence, emulator, found)
         return Verdict(tuple(found), known)
 
-    def _virtual(
-        self, judge: Virtual, sequence: Sequence[Operation], found: list[Disagreement]
-    ) -> Observed | None:
+    def _virtual(self, judge: Virtual, sequence: Sequence[Operation], found: list[Disagreement]) -> Observed | None:
         try:
             observed = judge.sequence(sequence)
         except Exception as error:
@@ -134,10 +132,12 @@ def _leaves(sequence: Sequence[Operation], emulator: Observed, real: Observed) -
     are not have only more bits than they should, which is K3."""
     first, more = None, False
     for at, operation in enumerate(sequence):
+        if not isinstance(operation, Cpuid):
+            continue
         ours, theirs = emulator.outcomes[at], real.outcomes[at]
         if isinstance(ours, Leaf) and isinstance(theirs, Leaf) and ours != theirs:
-            first = first or Difference(at, f"leaf {operation[0]:#x}", format_outcome(ours), format_outcome(theirs))
-            if operation[0] != abi.CPUID_FEATURES or ours[:2] != theirs[:2]:
+            first = first or Difference(at, f"leaf {operation.leaf:#x}", format_outcome(ours), format_outcome(theirs))
+            if operation.leaf != abi.CPUID_FEATURES or ours[:2] != theirs[:2]:
                 return first, False
             if ours.ecx & ~theirs.ecx or ours.edx & ~theirs.edx:
                 return first, False

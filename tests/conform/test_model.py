@@ -18,8 +18,13 @@ def test_model_imports_nothing_but_the_numbers():
     tree = ast.parse(Path(model.__file__).read_text(encoding="utf-8"))
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert modules == {"collections.abc", "typing", "emu"}
-    assert [alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names if
-            node.module == "emu"] == ["abi"]
+    assert [
+        alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if node.module == "emu"
+    ] == ["abi"]
 
 
 @pytest.mark.parametrize("seed", [1, 2])
