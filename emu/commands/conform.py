@@ -140,9 +140,8 @@ def _finish(report: Report, note: str, as_json: bool) -> int:
     for one in report.findings:
         _print_finding(one)
     many = "1 sequence" if report.sequences == 1 else f"{report.sequences:,} sequences of seed {report.seed}"
-    print(f"{many}, {report.engine:,} of them by the engine, too: {len(report.findings)} disagreements")
-    if len(report.findings) >= campaign.MOST_FINDINGS:
-        print(f"ended at {campaign.MOST_FINDINGS} disagreements")
+    told = ", and there the search ended" if len(report.findings) >= campaign.MOST_FINDINGS else ""
+    print(f"{many}, {report.engine:,} of them by the engine, too: {len(report.findings)} disagreements" + told)
     _print_known(set(report.known), report.known)
     if note:
         print(note)
@@ -152,7 +151,8 @@ def _finish(report: Report, note: str, as_json: bool) -> int:
 def _print_finding(one: Finding) -> None:
     at = one.difference
     where = "afterwards" if at.at is None else f"operation {at.at + 1}"
-    print(f"sequence {one.number}: the {one.judge} disagrees with the specification")
+    judge = one.judge if one.judge == "KVM" else f"the {one.judge}"
+    print(f"sequence {one.number}: {judge} disagrees with the specification")
     print(f"  {where}, {at.what}: expected {at.expected}, found {at.found}")
     print(f"  emu conform --sequence '{one.shortest}'\n")
 

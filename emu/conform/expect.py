@@ -28,7 +28,7 @@ class Read(NamedTuple):
 class Expected(NamedTuple):
     """`outcomes` holds None where the specification says nothing (a CPUID leaf that is not KVM's).
 
-    `refusals` and `late` tell whether K1 or K2 could make a difference.
+    `refusals`, `late` and `crossings` tell whether K1, K2 or K4 could make a difference.
     """
 
     outcomes: list[Outcome | Read | None]
@@ -37,6 +37,7 @@ class Expected(NamedTuple):
     updated: bool
     refusals: int
     late: int
+    crossings: int
 
 
 class Observed(NamedTuple):
@@ -110,7 +111,7 @@ def expect(
     if len(sequence) in outside:
         model.outside()
     memory = tuple(_read(model, gpa, size) for gpa, size in operations.PAGES)
-    return Expected(outcomes, memory, model.last_steal, model.updated, model.refusals, model.late)
+    return Expected(outcomes, memory, model.last_steal, model.updated, model.refusals, model.late, model.crossings)
 
 
 def _read(model: Model, gpa: int, size: int) -> Read:

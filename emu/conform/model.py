@@ -4,9 +4,9 @@ It knows numbers and nothing else of the project, so that a mistake in a device 
 an operation does to the registers and to memory, and of each byte that the host stores what may be expected of it: an
 amount of time, a version, a mark, or exactly this.
 
-Two quirks can be switched on. K1: a refused WRMSR to ASYNC_PF_EN is remembered where its address is what was wrong.
-K2: the steal that a WRMSR asks for is stored at the next entry, not before the next instruction. See
-`emu.conform.known`.
+Three quirks can be switched on. K1: a refused WRMSR to ASYNC_PF_EN is remembered where its address is what was wrong.
+K2: the steal that a WRMSR asks for is stored at the next entry, not before the next instruction. K4: a
+system time that would cross a page leaves the one before in force. See `emu.conform.known`.
 
 In Linux: kvm_set_msr_common(), record_steal_time() and kvm_vcpu_reset() in arch/x86/kvm/x86.c.
 """
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from emu import abi
 
-K1, K2 = "K1", "K2"
+K1, K2, K4 = "K1", "K2", "K4"
 
 # What a byte that the host has stored is: how it may differ where time passes differently.
 STEAL, VERSION, CLOCK_VERSION, PREEMPTED, AMOUNT = "steal", "version", "clock-version", "preempted", "amount"
@@ -76,7 +76,8 @@ class Model:
 
     `run_delay` tells the vCPU's run delay in ns; `last_steal` is what earlier updates have delivered of it. `memory`
     holds the bytes that are not 0; `kinds` says of those that the host has stored what they are, and which field
-    (its address) each belongs to. `refusals` counts #GPs that K1 would remember, `late` updates that K2 would put off.
+    (its address) each belongs to. `refusals` counts #GPs that K1 would remember, `late` updates that K2 would put off,
+    `crossings` structures that K4 is about.
     """
 
     def __init__(
@@ -91,7 +92,8 @@ class Model:
         self.kinds: dict[int, tuple[str, int]] = {}
         self._registers = {msr: rule.power_up for msr, rule in TABLE.items()}
         self._steal_due = self._time_due = self._migrating = False
-        self.refusals = self.late = 0
+        self._time_area: int | None = None
+        self.refusals = self.late = self.crossings = 0
 
     # --- what the guest does -----------------------------------------------------------------------------------------
 
@@ -119,7 +121,7 @@ class Model:
         elif msr == abi.MSR_KVM_STEAL_TIME:
             self._steal_due = bool(value & abi.KVM_MSR_ENABLED)
         elif msr == abi.MSR_KVM_SYSTEM_TIME_NEW:
-            self._time_due = bool(value & abi.KVM_MSR_ENABLED)
+            self._register_time(value)
         if not self._migrating:
             self._serve(late=True)
         return True
@@ -157,12 +159,14 @@ class Model:
             if rule.init_clears:
                 self._registers[msr] = rule.power_up
         self._steal_due = self._time_due = False
+        self._time_area = None
 
     def migrate(self) -> None:
         """A new vCPU in the same memory; each register is written again, with all that a write does."""
         saved, self._registers = self._registers, {msr: rule.power_up for msr, rule in TABLE.items()}
         self._registers[abi.MSR_KVM_WALL_CLOCK_NEW] = saved[abi.MSR_KVM_WALL_CLOCK_NEW]  # the VM's, not the vCPU's
         self._steal_due = self._time_due = False
+        self._time_area = None
         self.last_steal = 0
         self.updated = False
         self._migrating = True  # requests wait for the first entry
@@ -198,12 +202,21 @@ class Model:
         self._put(area + abi.KVM_STEAL_TIME_STEAL, steal, 8, STEAL)
         self._step_version(area + abi.KVM_STEAL_TIME_VERSION, VERSION)
 
-    def _store_system_time(self) -> None:
-        value = self._registers[abi.MSR_KVM_SYSTEM_TIME_NEW]
+    def _register_time(self, value: int) -> None:
         gpa, size = value & ~abi.KVM_MSR_ENABLED, abi.PVCLOCK_VCPU_TIME_INFO_SIZE
-        if not value & abi.KVM_MSR_ENABLED or not self._holds(gpa, size):
-            return
-        if gpa // abi.PAGE_SIZE != (gpa + size - 1) // abi.PAGE_SIZE:
+        self._time_due = True
+        if not value & abi.KVM_MSR_ENABLED:
+            self._time_area = None
+        elif gpa // abi.PAGE_SIZE == (gpa + size - 1) // abi.PAGE_SIZE:
+            self._time_area = gpa
+        else:
+            self.crossings += 1
+            if K4 not in self._quirks:
+                self._time_area = None
+
+    def _store_system_time(self) -> None:
+        gpa, size = self._time_area, abi.PVCLOCK_VCPU_TIME_INFO_SIZE
+        if gpa is None or not self._holds(gpa, size):
             return
         self._put(gpa + abi.PVCLOCK_PAD0, 0, 4, PREEMPTED)
         # tsc_timestamp to flags; the two bytes after them are stored as zeroes.
@@ -226,9 +239,9 @@ class Model:
 
     def live(self, at: int) -> bool:
         """Whether the host may store at this byte by itself, now."""
-        steal, time = (self._registers[msr] for msr in (abi.MSR_KVM_STEAL_TIME, abi.MSR_KVM_SYSTEM_TIME_NEW))
+        steal, time = self._registers[abi.MSR_KVM_STEAL_TIME], self._time_area
         in_steal = steal & 1 and 0 <= at - (steal & abi.KVM_STEAL_ADDRESS_MASK) < abi.KVM_STEAL_TIME_SIZE
-        in_time = time & 1 and 0 <= at - (time & ~1) < abi.PVCLOCK_VCPU_TIME_INFO_SIZE
+        in_time = time is not None and 0 <= at - time < abi.PVCLOCK_VCPU_TIME_INFO_SIZE
         return bool(in_steal or in_time)
 
     def _overwritten(self, gpa: int, size: int) -> None:

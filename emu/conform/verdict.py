@@ -1,14 +1,15 @@
 """Three judges, one verdict: what the model, the emulator and, where there is one, real KVM say of a sequence."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain, combinations
 from typing import NamedTuple, Protocol
 
 from emu import abi
 from emu.conform.compare import Difference, difference, format_outcome
 from emu.conform.emulator import Emulator
-from emu.conform.expect import Observed, RunDelay, expect
+from emu.conform.expect import Expected, Observed, RunDelay, expect
 from emu.conform.known import K3
-from emu.conform.model import K1, K2
+from emu.conform.model import K1, K2, K4
 from emu.conform.real import RealKvm
 from emu.faults import HostError
 from emu.kvm.operations import Cpuid, Leaf, Operation
@@ -99,7 +100,7 @@ class Bench:
         if prompt.late:
             late = next(kvm.expectations(sequence, frozenset((K2,))))
         if different is not None and self._known:
-            for numbers in _variants(prompt.refusals, prompt.late):
+            for numbers in _variants(prompt):
                 expected = kvm.expectations(sequence, frozenset(numbers))
                 if any(difference(sequence, one, observed, slack) is None for one in expected):
                     different, met = None, numbers
@@ -116,15 +117,11 @@ class Bench:
         return met
 
 
-def _variants(refusals: int, late: int) -> list[tuple[str, ...]]:
-    made: list[tuple[str, ...]] = []
-    if late:
-        made.append((K2,))
-    if refusals:
-        made.append((K1,))
-    if refusals and late:
-        made.append((K1, K2))
-    return made
+def _variants(expected: Expected) -> Iterator[tuple[str, ...]]:
+    """Which quirks may explain a difference: those that can matter in this sequence, the fewest first."""
+    matters = ((K2, expected.late), (K1, expected.refusals), (K4, expected.crossings))
+    numbers = [number for number, count in matters if count]
+    return chain.from_iterable(combinations(numbers, count) for count in range(1, len(numbers) + 1))
 
 
 def _leaves(sequence: Sequence[Operation], emulator: Observed, real: Observed) -> tuple[Difference | None, bool]:
