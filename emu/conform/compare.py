@@ -14,7 +14,7 @@ from emu.conform.text import format_operation
 from emu.kvm import operations
 from emu.kvm.operations import Content, Leaf, Operation, Outcome, Value
 
-_MOST_UPDATES = 4096  # in one sequence: a version that is further ahead was not counted up
+MOST_UPDATES = 4096  # in one sequence: a version that is further ahead was not counted up
 
 
 class Slack(NamedTuple):
@@ -98,7 +98,7 @@ def _byte_agrees(wanted: Read, at: int, data: bytes, slack: Slack) -> bool:
 
 def _version_agrees(wanted: int, found: int, more_updates: int) -> bool:
     ahead = (found - wanted - (wanted & 1)) % (1 << 32)
-    return wanted == found or ahead % 2 == 0 and 2 <= ahead <= 2 * min(more_updates, _MOST_UPDATES)
+    return wanted == found or ahead % 2 == 0 and 2 <= ahead <= 2 * min(more_updates, MOST_UPDATES)
 
 
 def _number(data: bytes, at: int, size: int) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, combinations
 
 from emu.bus.cpuid import REGISTERS, CpuidTable
-from emu.conform.compare import Slack
+from emu.conform.compare import MOST_UPDATES, Slack
 from emu.conform.expect import Expected, Observed, RunDelay, expect
 from emu.conform.model import K2
 from emu.kvm import cpuid, operations
@@ -18,7 +18,6 @@ from emu.kvm.judge import Judge
 from emu.kvm.operations import Leaf, Operation, Outcome
 from emu.kvm.system import System
 
-_ANY_NUMBER = 4096
 _MOST_INTERRUPTS = 3  # in one sequence of some microseconds
 
 
@@ -83,8 +82,7 @@ class RealKvm:
         waited = books.run_delay_after_ns - books.run_delay_before_ns if switches else 0
         # A new vCPU begins at last_steal 0, so what was waited before it may have been delivered once more.
         waited *= 1 + sum(isinstance(operation, operations.SaveRestore) for operation in sequence)
-        # The clocks may be set anew at any time, as the host's own clock is.
-        return Slack(self._high - self._low + waited, switches, _ANY_NUMBER)
+        return Slack(self._high - self._low + waited, switches, MOST_UPDATES if switches else 0)
 
     def advance(self, sequence: Sequence[Operation], late: Expected, prompt: Expected) -> None:
         """Note what the sequence has had delivered: `late` and `prompt` are the model's with K2 and without."""

@@ -4,7 +4,7 @@ import pytest
 
 from emu import abi
 from emu.conform import campaign, promises
-from emu.conform.model import K1
+from emu.conform.model import K1, K4
 from emu.conform.text import parse_sequence
 from emu.conform.verdict import Bench
 from emu.kvm.system import missing
@@ -40,6 +40,17 @@ def test_without_the_list_the_known_difference_is_found_and_shrunk(kvm: None):
     if not found:
         pytest.skip("this KVM forgets a refused value, as it should")
     assert found[0].judge == "KVM" and found[0].shortest == "wrmsr ASYNC_PF_EN 0x800009; rdmsr ASYNC_PF_EN"
+
+
+def test_clock_that_would_cross_a_page_leaves_the_old_one_live_and_that_is_known(kvm: None):
+    sequence = parse_sequence("wrmsr SYSTEM_TIME 0x200101; wrmsr SYSTEM_TIME 0x200ff1; reenter; load 0x200100 4")
+    verdicts = []
+    for known in (True, False):
+        bench = Bench(kvm=True, known=known)
+        verdicts.append(bench.judge(sequence))
+        bench.close()
+    assert not verdicts[0].disagreements and verdicts[0].known in ((K4,), ())
+    assert [one.judge for one in verdicts[1].disagreements] == ["KVM"] * len(verdicts[0].known)
 
 
 @pytest.mark.parametrize("slip", ["STEAL_TIME reserves one bit less", "POLL_CONTROL is powered up by INIT"])

@@ -60,10 +60,6 @@ def _powered_up(device: PvEoi) -> None:
     device.msr_value, device.pending, device._newest_in_service = 0, False, False
 
 
-def no_page_check(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(abi, "PAGE_SIZE", 1 << 30)
-
-
 SLIPS: dict[str, Plant] = {
     "STEAL_TIME reserves one bit less": patched(StealTime, "reserved_mask", 0x1E),
     "STEAL_TIME does not step over junk": patched(StealTime, "_odd_version", lambda self, found: (found + 1) % 2**32),
@@ -73,6 +69,10 @@ SLIPS: dict[str, Plant] = {
     "WALL_CLOCK_NEW is never stored": patched(WallClock, "update", lambda self, load: iter(())),
     "SYSTEM_TIME answers its address": answers(KvmClock, abi.MSR_KVM_SYSTEM_TIME, lambda value: value & ~1),
     "SYSTEM_TIME_NEW survives INIT": patched(SystemTime, "reset", lambda self: None),
+    "SYSTEM_TIME_NEW does without an odd version": lambda patch: patch.setattr(
+        "emu.devices.kvmclock._odd", lambda found: (found + 1) % (1 << 32)
+    ),
+    "WALL_CLOCK is forgotten by INIT": patched(KvmClock, "reset", lambda self: (self.time.reset(), self.wall.write(0))),
     "ASYNC_PF_EN reserves one bit less": patched(
         AsyncPf, "reserved_mask", property(lambda self: abi.KVM_ASYNC_PF_RESERVED_MASK & ~0x20)
     ),
