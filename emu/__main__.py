@@ -102,15 +102,21 @@ def _remedy(word: str) -> str:
 
 
 def _tell(error: HostError, as_json: bool, status: int) -> int:
-    """One line on stderr and, with --json, one object on stdout; a name in it cannot give orders to the terminal."""
+    """One line on stderr, below the error's detail; with --json one object on stdout, the detail in it.
+
+    Nothing in a name or a detail can give orders to the terminal.
+    """
     try:
         if as_json:
             import json
 
-            print(json.dumps({"error": error.message, "where": error.where, "remedy": error.remedy}), flush=True)
-        line = " ".join(str(error).split())
-        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-        print(f"emu: {line}", file=sys.stderr, flush=True)
+            told = {"error": error.message, "where": error.where, "remedy": error.remedy}
+            print(json.dumps(told | ({"detail": error.detail} if error.detail else {})), flush=True)
+        lines = [] if as_json else error.detail.expandtabs().splitlines()
+        for line in (*lines, "emu: " + " ".join(str(error).split())):
+            shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+            print(shown, file=sys.stderr)
+        sys.stderr.flush()
     except OSError:
         _drop_output()
     return status

@@ -133,7 +133,8 @@ PORTS = 0x10000
 
 # --- This machine: memory map ----------------------------------------------------------------------------------------
 # A guest owns all of its RAM. What the machine lays out for a protected or long mode guest before entry stands in
-# [RESERVED_GPA, GUEST_GPA) and at the top of RAM; a guest that brings its own tables may reuse it.
+# [RESERVED_GPA, GUEST_GPA) and at the top of RAM; a guest that brings its own tables may reuse it. Page 0 is RAM like
+# any other, but the machine's page tables leave it unmapped: in long mode a null pointer faults.
 
 PAGE_SIZE = 0x1000
 LARGE_PAGE_SIZE = 0x200000

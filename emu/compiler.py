@@ -14,11 +14,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from emu import data
+from emu import complaint, data
 from emu.faults import HostError
 
 REFERENCE_ZIG = "0.17.1"
@@ -26,7 +26,8 @@ COMPILE_TIMEOUT_S = 60
 FIRST_COMPILE_TIMEOUT_S = 300  # zig builds its own support files once, on slow machines for minutes
 NAMES_ON_PATH = ("gcc", "clang", "x86_64-linux-gnu-gcc", "x86_64-elf-gcc", "cc")
 
-_COMPILE_FLAGS = (
+_FLAGS = ("-g", "-gdwarf-4")
+_C_FLAGS = (
     "-std=c17",
     "-ffreestanding",
     "-fno-pic",
@@ -39,11 +40,13 @@ _COMPILE_FLAGS = (
     "-fcf-protection=none",
     "-fno-sanitize=all",  # zig turns some on by default
     "-fno-strict-aliasing",
+    "-fno-delete-null-pointer-checks",  # an access through a null pointer happens, and faults
+    "-ffunction-sections",  # of runtime.c, a guest keeps only the functions it uses
     "-O2",
-    "-g",
-    "-gdwarf-4",
     "-Wall",
     "-Wextra",
+    "-Wno-unused-parameter",  # main is given two numbers, wanted or not
+    "-Werror=implicit-function-declaration",  # else some compilers leave it to the linker to complain
 )
 _LINK_FLAGS = (
     "-nostdlib",
@@ -55,10 +58,13 @@ _LINK_FLAGS = (
     "-Wl,-z,noexecstack",
 )
 _Targets = Mapping[int, tuple[str, ...]]
+Tell = Callable[[str], None]
 _WORD_FLAGS: _Targets = {64: ("-m64",), 32: ("-m32",)}
+# zig names every feature of the CPU itself, vector registers among them, and then warns of its own choice.
+_ZIG_WARNINGS = ("-Wno-excessive-regsave", "-Wno-unknown-warning-option")
 _ZIG_TARGETS: _Targets = {
-    64: ("-target", "x86_64-freestanding-none", "-mcpu=x86_64"),
-    32: ("-target", "x86-freestanding-none", "-mcpu=i686"),
+    64: ("-target", "x86_64-freestanding-none", "-mcpu=x86_64", *_ZIG_WARNINGS),
+    32: ("-target", "x86-freestanding-none", "-mcpu=i686", *_ZIG_WARNINGS),
 }
 _CLANG_TARGETS: _Targets = {
     64: ("--target=x86_64-unknown-none-elf", "-fuse-ld=lld"),
@@ -66,6 +72,11 @@ _CLANG_TARGETS: _Targets = {
 }
 # A file name in a dependency file: a space inside it is escaped, a line goes on after a backslash.
 _DEPENDENCY = re.compile(r"(?:\\ |[^\s\\]|\\(?=[^\s]))+")
+
+
+def to_stderr(text: str) -> None:
+    """Where warnings and notes go unless someone asks for them."""
+    print(text, file=sys.stderr, flush=True)
 
 
 class Compiler(NamedTuple):
@@ -83,12 +94,16 @@ class Compiler(NamedTuple):
     def __str__(self) -> str:
         return f"{self.name} ({self.version})"
 
-    def link(self, sources: list[Path], output: Path, bits: int) -> set[Path]:
+    def link(
+        self, sources: list[Path], output: Path, bits: int, *, typed: str = "", tell: Tell = to_stderr
+    ) -> set[Path]:
         """Compiles absolute `sources`, links them to `output`, and returns all files that were read for it.
 
-        Raises HostError with the compiler's first complaint, in one line.
+        `typed` is the first source as the user called it; messages call it so. `tell` is called with the warnings of
+        each step that has any. Raises HostError with the first error, and all of the compiler's output as its detail.
         """
         guests = data.guests_dir()
+        typed = typed or str(sources[0])
         # The ELF says `guests/clock.c` wherever the checkout stands: same bytes, no path of the builder's machine.
         prefixes = [f"-ffile-prefix-map={guests}=guests"]
         if self.home:
@@ -96,41 +111,63 @@ class Compiler(NamedTuple):
         target = self.targets[bits]
         objects: list[str] = []
         needed: set[Path] = set()
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary).resolve()
+            # The folder of compilation stands in the debug information, in front of names that are not absolute.
+            prefixes.append(f"-ffile-prefix-map={folder}=.")
+
             for number, source in enumerate(sources):
                 # Objects have names of their own: a linker copies the random names of a compiler's temporary files.
                 objects.append(str(Path(folder, f"{source.stem}-{number}.o")))
                 listing = Path(folder, "needed.d")
-                flags = (*target, *_COMPILE_FLAGS, *prefixes, f"-I{guests / 'include'}", "-MD", "-MF", str(listing))
-                self._run((*flags, "-c", str(source), "-o", objects[-1]), sources[0])
-                needed |= {source, *_dependencies(listing)}
+                flags = (*_FLAGS, *(_C_FLAGS if source.suffix == ".c" else ()), *prefixes, f"-I{guests / 'include'}")
+                command = (*target, *flags, "-MD", "-MF", str(listing), "-c", str(source), "-o", objects[-1])
+                self._run(command, folder, sources[0], typed, tell)
+                needed |= {source, *_dependencies(listing, folder)}
             linked, script = Path(folder, "guest.elf"), guests / "guest.ld"
-            self._run((*target, *_LINK_FLAGS, f"-Wl,-T,{script}", *objects, "-o", str(linked)), sources[0])
+            command = (*target, *_LINK_FLAGS, f"-Wl,-T,{script}", *objects, "-o", str(linked))
+            self._run(command, folder, sources[0], typed, tell)
             if not linked.is_file():
-                raise HostError(f"{self.name} said that all went well and made no file", str(sources[0]))
+                raise HostError(f"{self.name} said that all went well and made no file", typed)
             try:
-                output.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(linked, output)
             except OSError as error:
                 raise HostError(f"the ELF file cannot be written ({error.strerror})", str(output)) from error
         return needed | {script}
 
-    def _run(self, arguments: tuple[str, ...], source: Path) -> None:
-        command = (*self.command, *arguments)
+    def _run(self, arguments: tuple[str, ...], folder: Path, source: Path, typed: str, tell: Tell) -> None:
         timeout = FIRST_COMPILE_TIMEOUT_S if self.home else COMPILE_TIMEOUT_S
-        folder = data.guests_dir()
         try:
-            run = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=timeout)
+            run = subprocess.run(
+                (*self.command, *arguments),
+                cwd=folder,
+                env={**os.environ, "LC_ALL": "C"},  # messages that complaint.py can read
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=timeout,
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise HostError(f"{self.name} could not be run: {error}", str(source)) from error
+            raise HostError(f"{self.name} could not be run: {error}", typed) from error
+        # `./` is how a linker joins the two names of a file that the debug information has.
+        names = {str(data.guests_dir()): "guests/", str(folder): "", "./guests": "guests/"}
+        said = complaint.named_as_typed(run.stderr.strip() or run.stdout.strip(), source, typed, names)
         if run.returncode:
-            raise HostError(_complaint(run.stderr) or f"{self.name} failed", str(source))
+            raise complaint.refusal(said, typed, self.name)
+        if run.stderr.strip():
+            tell(complaint.bounded(said))
 
 
-def find_compiler() -> Compiler:
-    """The first compiler that works, of `$CC`, those on PATH, and zig. Raises HostError where none does."""
+def find_compiler(tell: Tell = to_stderr) -> Compiler:
+    """The first compiler that works, of `$CC`, those on PATH, and zig. Raises HostError where none does.
+
+    `tell` is called with one line where `$CC` is set and is not the one.
+    """
+    chosen = os.environ.get("CC", "").strip()
     for candidate in _candidates():
         if _works(candidate):
+            if chosen and list(candidate.command) != _words(chosen):
+                tell(f"emu: note: CC={complaint.printable(chosen)} does not work here, using {candidate}")
             return candidate
     raise HostError(
         "no compiler on this machine makes x86-64 ELF files",
@@ -162,8 +199,8 @@ def reference_compiler() -> Compiler:
 
 
 def _candidates() -> Iterator[Compiler]:
-    chosen = os.environ.get("CC")
-    for command in ([shlex.split(chosen)] if chosen else []) + [[name] for name in NAMES_ON_PATH]:
+    chosen = _words(os.environ.get("CC", ""))
+    for command in ([chosen] if chosen else []) + [[name] for name in NAMES_ON_PATH]:
         program = shutil.which(command[0])
         version = _first_line((*command, "--version")) if program else ""
         if version:
@@ -175,13 +212,20 @@ def _candidates() -> Iterator[Compiler]:
         yield found
 
 
+def _words(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError:  # a quote that is not closed
+        return []
+
+
 def _works(compiler: Compiler) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         source, output = Path(folder, "probe.c"), Path(folder, "probe.elf")
         source.write_text("#include <stdint.h>\nvoid _start(void) { (void)(uint64_t)0; }\n", encoding="utf-8")
         for bits in compiler.targets:
             try:
-                compiler.link([source.resolve()], output, bits)
+                compiler.link([source.resolve()], output, bits, tell=lambda _: None)
             except HostError:
                 return False
             if output.read_bytes()[:4] != b"\x7fELF":
@@ -189,20 +233,15 @@ def _works(compiler: Compiler) -> bool:
     return True
 
 
-def _dependencies(listing: Path) -> set[Path]:
-    # In make's notation: `object: source header header`. Relative names are relative to the compiler's folder.
+def _dependencies(listing: Path, folder: Path) -> set[Path]:
+    # In make's notation: `object: source header header`. Relative names are relative to the folder of compilation.
     try:
         _, _, names = listing.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ").partition(": ")
     except OSError:
         return set()
-    paths = {data.guests_dir() / name.replace("\\ ", " ") for name in _DEPENDENCY.findall(names)}
+    paths = {(folder / name.replace("\\ ", " ")).resolve() for name in _DEPENDENCY.findall(names)}
     # zig's cache may name its own headers where another installation has them; its version stands for them.
     return {path for path in paths if "ziglang" not in path.parts}
-
-
-def _complaint(stderr: str) -> str:
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    return next((line for line in lines if "error" in line.lower() or "undefined" in line), lines[0] if lines else "")
 
 
 def _first_line(command: tuple[str, ...]) -> str:

@@ -125,6 +125,7 @@ class Completion:
 
     def _port_out(self, package: Package, exit_: exits.PortOut) -> None:
         self._ports.write(exit_.port, exit_.size, exit_.value)
+        package.vcpu.complete_out()
         if self._marks.take() is not None:
             self._recorder.marked(package, exit_)
 

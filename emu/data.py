@@ -9,7 +9,7 @@ from pathlib import Path
 from emu.faults import HostError
 
 SOURCE_SUFFIXES = (".S", ".c")
-SHARED_SOURCES = ("start", "start32", "trap")  # linked into the programs, no programs themselves
+SHARED_SOURCES = ("start", "start32", "trap", "runtime")  # linked into the programs, no programs themselves
 BUILD = "build"
 REFERENCE = "reference"
 REFERENCE_HASHES = "reference.sha256"

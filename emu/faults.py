@@ -8,6 +8,26 @@ In Linux: arch/x86/kvm/x86.c, kvm_inject_gp() and its callers.
 
 from emu import abi
 
+EXCEPTIONS = {
+    abi.DE_VECTOR: "#DE, divide error",
+    abi.DB_VECTOR: "#DB, debug",
+    abi.BP_VECTOR: "#BP, breakpoint",
+    abi.OF_VECTOR: "#OF, overflow",
+    abi.UD_VECTOR: "#UD, invalid opcode",
+    abi.DF_VECTOR: "#DF, double fault",
+    abi.TS_VECTOR: "#TS, invalid TSS",
+    abi.NP_VECTOR: "#NP, segment not present",
+    abi.SS_VECTOR: "#SS, stack fault",
+    abi.GP_VECTOR: "#GP, general protection",
+    abi.PF_VECTOR: "#PF, page fault",
+    abi.AC_VECTOR: "#AC, alignment check",
+}
+
+
+def exception(vector: int) -> str:
+    """`#PF, page fault`, or `vector 64`."""
+    return EXCEPTIONS.get(vector, f"vector {vector}")
+
 
 class GuestFault(Exception):
     """An exception that the architecture owes to the guest.
@@ -28,13 +48,17 @@ def general_protection(error: int = 0) -> GuestFault:
 
 
 class HostError(Exception):
-    """The user's input cannot be used. `where` is the place, `remedy` what to do; both may be empty."""
+    """The user's input cannot be used. `where` is the place, `remedy` what to do; both may be empty.
 
-    def __init__(self, message: str, where: str = "", remedy: str = "") -> None:
+    `detail` is text of several lines to be shown before the sentence, such as a compiler's own output; mostly empty.
+    """
+
+    def __init__(self, message: str, where: str = "", remedy: str = "", detail: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.where = where
         self.remedy = remedy
+        self.detail = detail
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message

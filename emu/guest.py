@@ -57,13 +57,29 @@ def find_guest(guest: str | Path) -> Path:
         raise HostError(f"there can be no such file ({_reason(error)})", where) from None
     from emu import data
 
-    if bare and (not other or where in data.guest_names()):
+    if bare and where in data.guest_names():
         return data.guest_path(where)
+    if bare and not other:
+        raise HostError(f"there is no guest called {where!r}", remedy=_remedy(path))
     if folder:
         raise HostError("this is a folder, not a program", where)
     if other:
         raise HostError("this is a device or a pipe, not a file", where, "write it to a file first")
-    raise HostError("there is no such file", where, f"or name one of: {', '.join(data.guest_names())}")
+    raise HostError("there is no such file", where, _remedy(path))
+
+
+def _remedy(path: Path) -> str:
+    """What may have been meant: a source or program of that name beside it, or something that is shipped."""
+    from emu import data
+    from emu.scenario import did_you_mean
+
+    if not path.suffix:
+        for suffix in (".elf", *SOURCES, ".toml"):
+            beside = Path(f"{path}{suffix}")
+            if beside.is_file():
+                return f"did you mean {beside}?"
+    scenarios = [one.stem for one in sorted(data.guests_dir().glob("*.toml"))]
+    return did_you_mean(path.name, [*data.guest_names(), *scenarios])
 
 
 def _read(path: Path, where: str) -> bytes:

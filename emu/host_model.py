@@ -62,11 +62,15 @@ class HostModel:
     def preempted(self, package: Package) -> None:
         """This vCPU was taken off its pCPU though it could run on."""
         # Never in the middle of an instruction that the host still has to complete: see CVE-2022-39189.
+        self.finish(package)
         if package.steal is not None and package.exit is None:
             self._store_all(package, STEAL_TIME, package.steal.preempt())
 
     def finish(self, package: Package) -> None:
-        """Do the rest of an update that has begun: its registration is about to change."""
+        """Do the rest of an update that has begun: its vCPU stops running, or its registration is about to change.
+
+        A host does not stop inside an update for as long as a vCPU may sleep.
+        """
         if package.update is not None:
             steps, package.update = package.update, None
             self._store_all(package, STEAL_TIME, steps)

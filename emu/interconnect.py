@@ -1,8 +1,8 @@
 """What vCPUs send each other: interrupts, NMIs, and the INIT and start-up messages by which one starts another.
 
 A message is delivered at the moment it is sent, when no vCPU is behind the sender in virtual time. Whom it interrupts
-sees it before its next instruction; whom it wakes waits for a pCPU from now on. INIT and start-up change a whole vCPU, so
-they are kept by its APIC until it is about to run (`emu.package.Package.start_over`).
+sees it before its next instruction; whom it wakes waits for a pCPU from now on. INIT and start-up change a whole vCPU,
+so they are kept by its APIC until it is about to run (`emu.package.Package.start_over`).
 
 In Linux: kvm_irq_delivery_to_apic() in arch/x86/kvm/irq_comm.c; kvm_apic_accept_events() in arch/x86/kvm/lapic.c.
 """

@@ -43,12 +43,15 @@ from emu.result import (
     HALTED,
     INSN_LIMIT,
     INTERRUPTED,
+    LIMITS,
     OUTPUT_LIMIT,
     RUNNING,
     TIME_LIMIT,
     TRIPLE_FAULT,
     Result,
+    TripleFault,
     VcpuResult,
+    Whereabouts,
 )
 from emu.scenario import Config
 from emu.vcpu.engine import Engine
@@ -73,14 +76,18 @@ class Machine:
         trace: Sink | None = None,
         console: Callable[[int], None] | None = None,
     ) -> None:
-        self.image = image
+        if not isinstance(image, Image):
+            raise HostError("Machine needs a program", remedy='give it one such as emu.load_guest("clock")')
         scenario.check(config)
+        self.image = image
         self.config = config
         self.reason: str | None = None
         self.instructions = 0
+        self._silent = 0  # exits that need no completing here, and timers: they take the host's time as well
         self._now_ps = 0
         self._interrupted = False
         self._acting: Package | None = None
+        self._place: tuple[TripleFault | None, tuple[Whereabouts, ...]] | None = None
         self._live_console = console
         self._recorder = Recorder(watch, trace, self._now)
 
@@ -145,7 +152,9 @@ class Machine:
         else:
             self._fire_alarms(decision.now_ps)
         if self.reason is not None:
-            self._recorder.ended(self.result())
+            for package in self.packages:
+                self._model.finish(package)
+            self._recorder.ended(self._books())
 
     def _alarm_ps(self) -> int | None:
         """The earliest timer of any vCPU that it could still wake."""
@@ -161,6 +170,7 @@ class Machine:
             due = package.alarm_ps()
             if due is not None and due <= now_ps:
                 package.lapic.tick(now_ps)
+                self._silent += 1
                 if package.lapic.pending() is not None:
                     self.host.wake(package.number, due)
 
@@ -173,7 +183,7 @@ class Machine:
         alone = self.config.pcpus == 1  # nobody can be behind: an exit may be completed where it happens
         used = 0
         for _ in range(_ENTRIES_PER_TURN):
-            before = vcpu.retired
+            before, completions = vcpu.retired, vcpu.completions
             if package.exit is not None:
                 more = self._completion.complete(package) and alone
             elif self._before_entry(package):
@@ -181,9 +191,12 @@ class Machine:
             else:
                 more = self._enter(package, self._budget(run, package)) and alone
             units = vcpu.retired - before
+            if package.update is not None:
+                package.store_in -= min(package.store_in, units)
             used += units
             self._now_ps += units * ps
             self.instructions += units
+            self._silent += vcpu.completions - completions
             self.reason = self._limit_met()
             if not more or self.reason is not None or (run.until_ps is not None and self._now_ps >= run.until_ps):
                 break
@@ -231,8 +244,6 @@ class Machine:
         self._model.entering(package)
         exit_ = vcpu.enter(budget, window=window)
         self._model.left(package)
-        if package.update is not None:
-            package.store_in -= min(package.store_in, vcpu.used)
         if type(exit_) is exits.BudgetSpent:
             return False
         package.exit = exit_
@@ -254,6 +265,7 @@ class Machine:
                 package.parked = True
             elif lapic.pending() is not None:
                 return
+        self._model.finish(package)
         self.host.block(package.number)
 
     def _limit_met(self) -> str | None:
@@ -266,7 +278,7 @@ class Machine:
             return OUTPUT_LIMIT
         if self.instructions >= self.config.insn_limit:
             return INSN_LIMIT
-        if self._completion.count >= self.config.exit_limit:
+        if self._completion.count + self._silent >= self.config.exit_limit:
             return EXIT_LIMIT
         return None
 
@@ -312,7 +324,27 @@ class Machine:
         return self._completion.shutdown
 
     def result(self) -> Result:
-        """The books and areas of this moment."""
+        """The books and areas of this moment, and where it happened if the guest did not mean to end."""
+        if self.reason is None:
+            return self._books()
+        if self._place is None:  # symbols and source lines take a while to read, and are the same ever after
+            self._place = self._fault(), self._whereabouts()
+        fault, where = self._place
+        return self._books()._replace(fault=fault, where=where)
+
+    def _fault(self) -> TripleFault | None:
+        if self.shutdown is None:
+            return None
+        number, shutdown = self.shutdown
+        state = self.packages[number].vcpu.state()
+        return TripleFault.of(shutdown, state, self.image.source, number, alone=self.config.vcpus == 1)
+
+    def _whereabouts(self) -> tuple[Whereabouts, ...]:
+        if self.reason not in (*LIMITS, INTERRUPTED):
+            return ()
+        return Whereabouts.of([package.vcpu.state() for package in self.packages], self.image.source)
+
+    def _books(self) -> Result:
         return Result(
             exit_code=self.exit_port.code,
             reason=self.reason or RUNNING,

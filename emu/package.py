@@ -31,7 +31,6 @@ from emu.vcpu.cpu_msrs import CpuMsrs
 from emu.vcpu.engine import Engine
 from emu.vcpu.vcpu import Vcpu
 
-
 # The hypercalls that can be offered, by the names under which they can be withheld.
 HYPERCALLS = {"pv-unhalt": abi.KVM_FEATURE_PV_UNHALT, "pv-send-ipi": abi.KVM_FEATURE_PV_SEND_IPI}
 
@@ -46,8 +45,8 @@ class Clocks(NamedTuple):
 class Package:
     """vCPU `number` in state `start`; `now` tells virtual time in picoseconds to its devices.
 
-    `exit` is an exit that has been taken and not yet completed, `halting` tells of a HLT that was, or of an INIT; `parked`
-    says that no interrupt can wake this vCPU again, `kicked` that its next HLT is not to sleep.
+    `exit` is an exit that has been taken and not yet completed, `halting` tells of a HLT that was, or of an INIT;
+    `parked` says that no interrupt can wake this vCPU again, `kicked` that its next HLT is not to sleep.
     `update` is an update under way (host model other-cpu), its next store due after `store_in` more instructions.
     """
 

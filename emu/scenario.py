@@ -30,7 +30,8 @@ _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 class Config(NamedTuple):
     """What a run is determined by; durations in picoseconds, sizes in bytes. `Config()` is `emu run` without options.
 
-    `script` is the place and the text of a script, `store_gap` the exact gaps or nothing.
+    `script` is the place and the text of a script, which `policy` "script" follows; `store_gap` the exact gaps or
+    nothing.
     """
 
     vcpus: int = 1
@@ -55,8 +56,8 @@ class Config(NamedTuple):
     interleave_ps: int = clock.UNITS["us"]
     time_limit_ps: int = clock.UNITS["s"]
     insn_limit: int = 200_000_000
-    exit_limit: int = 2_000_000
-    output_limit: int = 1 << 20
+    exit_limit: int = 500_000
+    output_limit: int = 256 << 10
 
     def traceable(self) -> dict[str, Any]:
         """The configuration as it stands at the head of a trace: no paths, nothing of the host."""
@@ -215,7 +216,11 @@ OPTIONS = (
     Option("policy", "policy", one_of(*POLICIES), f"how the host schedules: {', '.join(POLICIES)}", metavar="NAME"),
     Option("quantum", "quantum_ps", DURATION, "how long one runs before the next is considered", metavar="TIME"),
     Option(
-        "script", "script", SCRIPT, "for --policy script: a file of lines `pcpu who duration|insns`", metavar="FILE"
+        "script",
+        "script",
+        SCRIPT,
+        "a file of lines `pcpu who duration|insns` that the host follows; alone it implies --policy script",
+        metavar="FILE",
     ),
     Option("seed", "seed", whole(0, (1 << 64) - 1), "for everything random", metavar="N"),
     Option("pin", "pin", PLACE, "bind a vCPU to a pCPU, as VCPU=PCPU", repeats=True, metavar="V=P"),
@@ -283,6 +288,8 @@ OPTIONS = (
 )
 BY_FIELD = {option.field: option for option in OPTIONS}
 BY_NAME = {option.name: option for option in OPTIONS}
+_EXAMPLES = {"tasks": "busy", "pin": "0=1", "weight": "0=2", "without": "steal-time"}
+_FORMS = {"script": "give a pair of texts: a name for messages, and the script itself"}
 _KINDS: dict[type, str] = {
     bool: "true or false",
     float: "a number with a fraction",
@@ -295,7 +302,7 @@ _KINDS: dict[type, str] = {
 def from_text(values: Mapping[str, list[str]], base: Config = Config(), where: str = "") -> Config:
     """`base` with options given as text, by option name. Raises HostError naming the option and the remedy.
 
-    `where` is the file they come from; without it they are flags.
+    `where` is the file they come from; without it they are flags. A script without a policy is followed.
     """
     changes: dict[str, Any] = {}
     for name, texts in values.items():
@@ -313,18 +320,24 @@ def from_text(values: Mapping[str, list[str]], base: Config = Config(), where: s
                 raise HostError(f"vCPU {value.partition('=')[0]} is named twice", place, "name it once")
             read.append(value)
         changes[option.field] = tuple(read) if option.repeats else read[-1]
+    if "script" in values and "policy" not in values:
+        changes["policy"] = "script"
     return base._replace(**changes)
 
 
 def check(config: Config) -> None:
     """Raises HostError, naming the field, where a Config that Python code made has a value that no flag could give."""
+    if not isinstance(config, Config):
+        raise HostError(f"{config!r} is no configuration", remedy="give it as emu.Config(vcpus=2)")
     for option in OPTIONS:
         value = getattr(config, option.field)
         if option.repeats and type(value) is not tuple:
-            raise HostError(f"{value!r} cannot be used", f"Config.{option.field}", "give a tuple")
+            remedy = f"give a tuple of texts, such as {option.field}=({_EXAMPLES[option.field]!r},)"
+            raise HostError(f"{value!r} cannot be used", f"Config.{option.field}", remedy)
         for one in value if option.repeats else (value,):
             if not option.kind.allows(one):
-                raise HostError(f"{one!r} cannot be used", f"Config.{option.field}", f"it is {option.help}")
+                remedy = _FORMS.get(option.field, f"it is {option.help}")
+                raise HostError(f"{one!r} cannot be used", f"Config.{option.field}", remedy)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,8 +1,8 @@
 """From a guest's source to an ELF that the machine can load, built again only when something has changed.
 
-A program is linked with the start code, unless it brings its own, and with the trap code where it uses that. What went
-into an ELF is remembered beside it. The reference guests are built by the pinned zig alone and come out with the same
-bytes on every machine.
+A program is linked with the start code, unless it brings its own, and with what it uses of the trap code and the
+runtime. What went into an ELF of guests/build/ is remembered beside it. The reference guests are built by the pinned
+zig alone and come out with the same bytes on every machine.
 
 In Linux: scripts/Kbuild.include, where a kernel's build remembers the command of every object.
 """
@@ -15,36 +15,49 @@ from collections.abc import Callable
 from pathlib import Path
 
 from emu import data
-from emu.compiler import Compiler, find_compiler, reference_compiler
+from emu.compiler import Compiler, Tell, find_compiler, reference_compiler, to_stderr
 from emu.faults import HostError
 
 _OWN_START = re.compile(r"^\s*_start\s*:|^[\w\s*]*\b_start\s*\(", re.MULTILINE)
 
 
-def build(source: Path, output: Path, *, bits: int = 64, compiler: Compiler | None = None) -> None:
+def build(
+    source: Path, output: Path, *, bits: int = 64, compiler: Compiler | None = None, tell: Tell = to_stderr
+) -> None:
     """Compiles one guest program, .c or .S, with the start code, and links it to an ELF at `output`.
 
     `bits` is 64 or 32: long mode or 32-bit protected mode. A source that defines `_start` itself gets no start code.
-    Nothing is done where `output` is up to date: same source, same headers, same compiler. What it was made from stands
-    in a hidden file beside it.
-    Raises HostError with the compiler's first complaint, or where there is no such file or no compiler.
+    The folder of `output` must exist; in guests/build/ it is made. There, nothing is done where `output` is up to date:
+    same source, same headers, same compiler. What it was made from stands in a hidden file beside it. `tell` is called
+    with the compiler's warnings.
+    Raises HostError with the compiler's first error, or where there is no such file or no compiler.
     """
+    typed = str(source)
     if source.suffix not in data.SOURCE_SUFFIXES:
-        raise HostError("this is no guest source", str(source), "give a .c or a .S file")
+        raise HostError("this is no guest source", typed, "give a .c or a .S file")
     try:
         text = source.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise HostError(f"the source cannot be read: {error}", str(source)) from error
+        raise HostError(f"the source cannot be read: {error}", typed) from error
     compiler = compiler or find_compiler()
     source, output, guests = source.resolve(), output.resolve(), data.guests_dir()
-    if _is_fresh(source, output, bits, compiler):
+    ours = output.is_relative_to(data.build_dir().resolve())
+    if ours and _is_fresh(source, output, bits, compiler):
         return
+    if ours:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    elif not output.parent.is_dir():
+        raise HostError("there is no such folder to put the ELF file in", str(output.parent))
     parts = [source]
     if not _OWN_START.search(text):
         parts.append(guests / ("start.S" if bits == 64 else "start32.S"))
     if bits == 64:
         parts.append(guests / "trap.S")
-    needed = compiler.link(parts, output, bits)
+    if source != guests / "runtime.c":
+        parts.append(guests / "runtime.c")
+    needed = compiler.link(parts, output, bits, typed=typed, tell=tell)
+    if not ours:
+        return
     made_of = {str(path): _digest(path) for path in sorted(needed)}
     stamp = {
         "source": str(source),

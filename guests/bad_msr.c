@@ -1,7 +1,7 @@
 // emu run bad_msr
+// Writes every kind of illegal value to the steal-time MSR and survives each #GP.
 //
-// Writes every kind of illegal value to MSR_KVM_STEAL_TIME, and to MSRs that do not exist. Each must raise #GP, and
-// each must leave the value that was there before.
+// MSRs that do not exist are tried as well. Each refusal must leave the value that was there before.
 
 #include "steal.h"
 #include "trap.h"

@@ -1,7 +1,8 @@
 // emu run clock --vcpus 2 --task busy
+// The steal clock, printed as it moves: each vCPU computes and watches its own area.
 //
-// The steal clock. Each vCPU computes, and looks at its own area between two pieces of work: whenever the host has
-// taken the CPU away and given it back, the area holds a new version and a larger steal.
+// It looks between two pieces of work: whenever the host has taken the CPU away and given it back, the area holds a new
+// version and a larger steal.
 
 #include "steal.h"
 

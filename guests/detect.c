@@ -1,6 +1,7 @@
 // emu run detect
+// What CPUID says about the hypervisor: is there one, whose is it, and what does it offer?
 //
-// What CPUID says about the hypervisor: is there one, whose is it, and what does it offer? No MSR is touched.
+// No MSR is touched.
 
 #include "steal.h"
 

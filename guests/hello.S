@@ -1,6 +1,7 @@
 // emu run hello
+// The smallest guest: one vCPU prints a line and ends the run.
 //
-// The smallest guest: one vCPU writes a text to the console, byte by byte, and returns 0, the run's exit status.
+// It writes to the console byte by byte and returns 0, which becomes the run's exit status.
 
 #include "abi.h"
 

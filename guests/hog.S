@@ -1,7 +1,8 @@
 // emu run hog --vcpus 2 --time-limit 100ms
+// Computes for ever: two vCPUs share one pCPU, and each is kept waiting half of the time.
 //
-// Computes for ever and never leaves the CPU by itself: no I/O, no HLT. Only the host's scheduler can stop it, and
-// while it waits for its next turn its steal time grows, though it never asks for it.
+// It never leaves the CPU by itself: no I/O, no HLT. Only the host's scheduler can take it off. It registers no area,
+// so it never learns how long it waited; the host's books, in the summary, show it as stolen all the same.
 
 .intel_syntax noprefix
 

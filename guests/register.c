@@ -1,6 +1,5 @@
 // emu run register
-//
-// Registers one area, reads the MSR back, and shows what the host has put into the area.
+// Registers one steal-time area, reads the MSR back, and shows what the host has put there.
 
 #include "steal.h"
 

@@ -1,7 +1,8 @@
 // emu run shutdown --vcpus 2 --task busy
+// Disables its steal clock, reuses the memory, and checks that the host no longer writes to it.
 //
-// What a kernel does before it gives memory away: it registers, computes, disables, and uses the memory for something
-// else. Any byte that still changes was written by a host that did not listen.
+// This is what a kernel does before it gives memory away. Any byte that still changes was written by a host that did
+// not listen.
 
 #include "steal.h"
 

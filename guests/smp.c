@@ -1,7 +1,7 @@
 // emu run smp --vcpus 4 --task busy
+// Each of several vCPUs has an area of its own and sees only what was stolen from itself.
 //
-// Every vCPU has an area of its own and counts on one shared counter. Each sees its own steal, which is what the host
-// took from that vCPU alone. The last one to finish checks that no count was lost.
+// All count on one shared counter meanwhile; the last one to finish checks that no count was lost.
 
 #include "steal.h"
 

@@ -1,8 +1,8 @@
 // emu run torn --task busy --quantum 10us --host-model other-cpu --steal-store halves
+// A reader that checks no version loads values that are half old and half new.
 //
-// A reader that checks nothing. It loads the steal value without looking at the version, and this program puts its
-// reading between two readings of the retry loop: steal only grows, so a sound value lies between them. One that does
-// not was torn: half old, half new.
+// This program puts each of its readings between two readings of the retry loop: steal only grows, so a sound value
+// lies between them. One that does not was torn.
 //
 // torn32.c is the same program as 32-bit code, where one 64-bit load becomes two.
 

@@ -1,16 +1,21 @@
 """Triple faults told so that a student finds the mistake: each kind of crash names its own cause."""
 
+import io
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from emu import abi
 from emu.boot.image import flat_image
 from emu.diagnosis import diagnose
+from emu.diagnosis.colour import render_rich
 from emu.diagnosis.words import history, told
-from emu.exits import Cpuid, PortOut, Rdmsr, SoftwareInterrupt, Wrmsr
+from emu.exits import Cpuid, PortOut, Rdmsr, Shutdown, SoftwareInterrupt, Wrmsr
 from emu.guest import load_guest
 from emu.machine import Machine
+from emu.result import TripleFault
 from emu.scenario import Config
 from tests.programs import run
 
@@ -38,7 +43,7 @@ def test_no_shutdown_no_diagnosis():
     {
         "null call": (
             "call go\n go: xor eax, eax\n jmp rax",
-            ["most likely, ran:", "#PF", "fetch an instruction from 0x0, page 0", "data pages are NX", "null pointer"],
+            ["most likely, ran:", "#PF", "fetch an instruction from 0x0, page 0", "no page is mapped", "null pointer"],
         ),
         "write to code": (
             "go: mov byte ptr [rip + go], 1",
@@ -57,8 +62,17 @@ def test_no_shutdown_no_diagnosis():
         "unknown MSR read": ("mov ecx, 0x12345\n rdmsr", ["#GP", "MSR 0x12345 does not exist"]),
         "refused MSR value": (
             "mov ecx, MSR_KVM_STEAL_TIME\n mov eax, 2\n xor edx, edx\n wrmsr",
-            ["MSR_KVM_STEAL_TIME (0x4b564d03)", "does not take the value 0x2"],
+            [
+                "MSR_KVM_STEAL_TIME (0x4b564d03)",
+                "does not take the value 0x2: bits 1 to 5 must be 0",
+                "64-byte aligned",
+            ],
         ),
+        "refused value of another MSR": (
+            "mov ecx, MSR_EFER\n mov eax, 1 << 20\n xor edx, edx\n wrmsr",
+            ["MSR_EFER (0xc0000080) does not take the value 0x100000"],
+        ),
+        "unknown MSR written": ("mov ecx, 0x12345\n wrmsr", ["MSR 0x12345 does not exist on this machine"]),
         "not canonical": (
             "movabs rax, 0x8000000000000000\n mov rcx, 2\n mov rdx, [rax + rcx*8 - 8]",
             ["it addresses 0x8000000000000008, which is not canonical"],
@@ -165,6 +179,61 @@ def test_flat_image_has_no_names_and_still_a_diagnosis():
 
 def test_jump_out_of_memory_says_that_no_code_can_be_read():
     assert "no code can be read there" in report("mov eax, 0x10000000\n jmp rax")
+
+
+def test_withheld_msr_is_not_said_to_take_other_values():
+    text = report("mov ecx, MSR_KVM_STEAL_TIME\n wrmsr", without=("steal-time",))
+    assert "is withheld from this guest (--without steal-time)" in text and "does not take" not in text
+
+
+def test_area_outside_ram_is_the_cause_on_the_interface_of_2011():
+    source = "mov ecx, MSR_KVM_STEAL_TIME\n mov eax, 0x40000001\n xor edx, edx\n wrmsr"
+    assert "the area must be in the guest's RAM" in report(source, abi="kvm-2011").replace("\n    ", " ")
+
+
+def test_last_line_is_the_cause_and_the_place(tmp_path):
+    (tmp_path / "div0.c").write_text("int main(int cpu) {\n  volatile int zero = 0;\n  return cpu / zero;\n}\n")
+    machine = Machine(load_guest(tmp_path / "div0.c"), Config())
+    fault = machine.run().fault
+    assert fault is not None and fault.text == "triple fault: #DE, divide error, at main (div0.c:3)"
+    assert diagnose(machine)[-1] == fault.text
+    assert fault.place.startswith("main+0x") and fault.place.endswith("div0.c:3)")
+    assert (fault.vcpu, fault.vector, fault.error, fault.address) == (0, abi.DE_VECTOR, None, None)
+
+
+def test_verdict_without_source_lines_has_the_address():
+    state = run("ud2").machine.packages[0].vcpu.state()
+    fault = TripleFault.of(Shutdown(0x10_0005, abi.PF_VECTOR, 2, 0xB8000), state, b"no ELF file", 3, alone=False)
+    assert fault.text == "triple fault on vcpu3: #PF, page fault on 0xb8000, at 0x100005" and fault.place == ""
+    assert flat(b"\x90\x0f\x0b", "long").splitlines()[-1].endswith(f"at {abi.GUEST_GPA + 1:#x}")
+    no_table = b"\x31\xc0\x8e\xd8\x0f\x01\x1e\x00\x7d\x0f\x0b"  # lidt of a zero limit, then ud2
+    assert flat(no_table, "real").splitlines()[-1].endswith(f"at {abi.REAL_MODE_GPA + 9:#x}")
+
+
+def test_verdict_names_the_vcpu_where_there_are_several():
+    assert report("ud2", vcpus=2).splitlines()[-1].startswith("triple fault on vcpu0: #UD")
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+def test_report_keeps_to_the_width_it_is_given(bits):
+    source = ".data\n far: .quad 0\n .text\n a_label_of_some_length: mov dword ptr [far], 0x12345678\n ud2"
+    machine = run(source.replace("[far]", "[rip + far]") if bits == 64 else source, bits).machine
+    wide = diagnose(machine, 200)
+    assert any("78 56 34 12" in line for line in wide)
+    for width in (60, 80):
+        narrow = diagnose(machine, width)
+        assert max(map(len, narrow)) <= width and len(narrow) >= len(wide)
+        assert any(line.startswith("=>") and "ud2" in line for line in narrow)
+
+
+def test_colours_are_for_terminals_that_want_them():
+    machine = run("ud2").machine
+    for environment, coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
+        stream = io.StringIO()
+        colours = {"force_terminal": True, "color_system": "standard", "no_color": not coloured}
+        render_rich(Console(file=stream, width=80, _environ=environment, **colours), machine)
+        assert ("\x1b[1;31mtriple fault" in stream.getvalue()) == coloured
+        assert "triple fault: #UD, invalid opcode" in stream.getvalue()
 
 
 def test_source_lines_are_told(tmp_path):

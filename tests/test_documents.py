@@ -15,7 +15,7 @@ from emu.commands import run as run_command
 from emu.commands.flags import config_from
 from emu.machine import Machine
 from emu.scenario import Config
-from tests import test_house
+from tests import shown, test_house
 from tests.programs import assembled
 
 ROOT = Path(__file__).parent.parent
@@ -78,15 +78,20 @@ SPANS = [command for _, command in pairs(r"`(emu [a-z][^`\n]*)`")]
 @pytest.mark.parametrize("command", sorted({*LINES, *SPANS}))
 def test_command_line_shown_is_understood(command, tmp_path, monkeypatch, capsys):
     words = shlex.split(command, comments=True)[1:]
+    words = words[: words.index("|")] if "|" in words else words
     assert words[0] in COMMANDS
     if words[1:] == ["--help"]:
         with contextlib.suppress(SystemExit):
             main(words)
         assert f"usage: emu {words[0]}" in capsys.readouterr().out
         return
+    monkeypatch.chdir(tmp_path)
+    for path in shown.RUN_DOCUMENTS:
+        for step in shown.steps(path.read_text(encoding="utf-8")):
+            if step.kind == "file":
+                Path(step.name).write_text(step.text, encoding="utf-8")
     if words[0] != "run":
         # These do their work while they read: let them, on files that are there, with nothing to be built.
-        monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(toolchain, "build", lambda *_, **__: None)
         for word in words[1:]:
             if word.endswith((".c", ".S")):
@@ -145,6 +150,12 @@ def test_documents_name_nothing_of_the_machine_they_were_written_on():
     for path in DOCUMENTS:
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"/(work|tmp|home|root)/", text), path.name
+
+
+def test_list_of_known_limits_names_each_of_their_tests():
+    listed = ENGINE.partition("## What this CPU does not do\n")[2].partition("\n## ")[0]
+    tests = {name for name in names_in(ROOT / "tests/vcpu/test_known_limits.py") if name.startswith("test_")}
+    assert re.findall(r"`(test_\w+)`", listed) and set(re.findall(r"`(test_\w+)`", listed)) == tests
 
 
 # --- the import table ---

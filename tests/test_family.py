@@ -156,7 +156,8 @@ def test_kick_before_the_sleep_is_remembered_once():
 def test_ipis_by_hypercall_reach_those_who_exist_and_are_counted():
     sender = "mov eax, KVM_HC_SEND_IPI\n mov ebx, 0b11110\n xor ecx, ecx\n xor edx, edx\n mov esi, 0x40\n vmcall\n"
     sender += "mov r13, rax\n mov r14, 90000\n7: dec r14\n jnz 7b\n mov al, 0\n" + EXIT
-    source = f"mov r8, rdi\n{TIMER} test r8, r8\n jnz 8f\n mov r14, 90000\n7: dec r14\n jnz 7b\n{sender}\n8: sti\n9: hlt\n jmp 9b\n"
+    source = f"mov r8, rdi\n{TIMER} test r8, r8\n jnz 8f\n mov r14, 90000\n7: dec r14\n jnz 7b\n{sender}\n"
+    source += "8: sti\n9: hlt\n jmp 9b\n"
     recorded = run(source, vcpus=3, quantum_ps=10**7)
     assert recorded.machine.packages[0].vcpu.general("r13") == 2
     assert [package.vcpu.general("r15") for package in recorded.machine.packages] == [0, 1, 1]
@@ -211,6 +212,6 @@ def test_withheld_member_of_the_family_raises_gp(name, msr):
 @pytest.mark.parametrize("name", ["pv-unhalt", "pv-send-ipi"])
 def test_withheld_hypercall_is_unknown(name):
     number = {"pv-unhalt": abi.KVM_HC_KICK_CPU, "pv-send-ipi": abi.KVM_HC_SEND_IPI}[name]
-    source = f"mov eax, {number}\n xor ebx, ebx\n xor ecx, ecx\n xor edx, edx\n mov esi, 0x40\n vmcall\n mov r13, rax\n mov al, 0\n"
-    recorded = run(source + EXIT, without=(name,))
+    source = f"mov eax, {number}\n xor ebx, ebx\n xor ecx, ecx\n xor edx, edx\n mov esi, 0x40\n vmcall\n"
+    recorded = run(source + "mov r13, rax\n mov al, 0\n" + EXIT, without=(name,))
     assert recorded.machine.packages[0].vcpu.general("r13") == -abi.KVM_ENOSYS % 2**64

@@ -104,4 +104,4 @@ def test_assembler_source_is_built_first(tmp_path):
 def test_source_that_does_not_compile_is_refused_with_its_line(tmp_path):
     path = tmp_path / "wrong.c"
     path.write_text("int main(void) {\n  return nothing;\n}\n")
-    assert "wrong.c:2" in refusal(path).message
+    assert "wrong.c:2" in str(refusal(path))

@@ -37,6 +37,37 @@ def test_bad_input_is_one_exception_with_its_place():
     assert caught.value.message and caught.value.remedy
 
 
+@pytest.mark.parametrize("program", ["clock", None, b"\x0f\x0b", emu.Config()])
+def test_what_is_no_program_is_refused_with_the_call_that_makes_one(program):
+    with pytest.raises(emu.HostError, match="needs a program") as caught:
+        emu.Machine(program)
+    assert 'emu.load_guest("clock")' in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("vcpus", value) for value in ("2", 2.0, None, True, 0, -1)),
+        *(("weight", value) for value in ({0: 2}, "0=2", ("0",), (2,), ["0=2"])),
+        *(("script", value) for value in ("s.txt", ("s.txt",), ("s.txt", None))),
+        *(("tasks", value) for value in ("busy", ["busy"], (1,), None)),
+        *(("policy", value) for value in (None, [], "lottery")),
+        *(("quantum_ps", value) for value in ("100us", 1e6, 0)),
+        *(("store_gap", value) for value in (4, "4", (-1,))),
+        *(("ram", value) for value in ("16M", 5)),
+    ],
+)
+def test_configuration_of_a_wrong_type_is_refused_with_its_field(field, value):
+    with pytest.raises(emu.HostError) as caught:
+        emu.Machine(emu.load_guest("hello"), emu.Config(**{field: value}))
+    assert caught.value.where == f"Config.{field}" and caught.value.remedy
+
+
+def test_what_is_no_configuration_is_refused():
+    with pytest.raises(emu.HostError, match="is no configuration"):
+        emu.Machine(emu.load_guest("hello"), {"vcpus": 2})
+
+
 def test_every_public_name_is_documented_and_its_annotations_resolve():
     for name in emu.__all__:
         thing = getattr(emu, name)

@@ -165,8 +165,17 @@ def test_own_guest_finds_the_shared_headers_and_its_own(compiler: Compiler, tmp_
 def test_broken_source_is_refused_with_the_compilers_first_error(compiler: Compiler, tmp_path: Path) -> None:
     with pytest.raises(HostError) as refusal:
         _build(compiler, tmp_path, "broken.c", "int main(void) { return nonsense; }\n")
-    assert "nonsense" in refusal.value.message and "broken.c" in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    assert "nonsense" in refusal.value.message and "broken.c:1" in refusal.value.where
+    assert "\n" not in str(refusal.value) and "nonsense" in refusal.value.detail
+
+
+def test_shipped_guests_build_without_a_warning(compiler: Compiler, tmp_path: Path) -> None:
+    told: list[str] = []
+    for name, source in data.guest_sources().items():
+        toolchain.build(
+            source, tmp_path / f"{name}.elf", bits=toolchain.bits_of(source), compiler=compiler, tell=told.append
+        )
+    assert told == []
 
 
 def test_guest_without_main_is_refused(compiler: Compiler, tmp_path: Path) -> None:
@@ -185,6 +194,33 @@ def test_binary_file_with_a_source_name_is_refused(tmp_path: Path) -> None:
     source.write_bytes(bytes(range(256)))
     with pytest.raises(HostError, match="cannot be read"):
         toolchain.build(source, tmp_path / "out.elf")
+
+
+# --- The runtime ---
+
+RUNTIME = {"memset", "memcpy", "memmove", "memcmp", "strlen", "__udivdi3", "__umoddi3", "__divdi3", "__moddi3"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_guest_keeps_nothing_of_the_runtime(elfs: Elfs, name: str) -> None:
+    assert not RUNTIME & _symbols(elfs[name]).keys()
+
+
+def test_guest_keeps_of_the_runtime_what_it_uses(compiler: Compiler, tmp_path: Path) -> None:
+    text = (
+        '#include "guest.h"\nstatic char a[99];\nint main(int cpu, int n) { return memset(a, cpu, n) == (void *)1; }\n'
+    )
+    assert RUNTIME & _symbols(_build(compiler, tmp_path, "own.c", text)).keys() == {"memset"}
+
+
+def test_guest_may_bring_its_own_memset(compiler: Compiler, tmp_path: Path) -> None:
+    text = (
+        "volatile int mine;\n"
+        "void *memset(void *to, int byte, __SIZE_TYPE__ size) { mine = byte + (int)size; return to; }\n"
+        "static void *(*volatile call)(void *, int, __SIZE_TYPE__) = memset;\n"
+        "int main(int cpu) { static char a[9]; return call(a, cpu, 9) == 0; }\n"
+    )
+    assert {"memset", "mine"} <= _symbols(_build(compiler, tmp_path, "own.c", text)).keys()
 
 
 # --- Which compiler ---
@@ -256,7 +292,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of guests/ with two programs in it, to be changed at will."""
     original, guests = data.guests_dir(), tmp_path / "guests"
     shutil.copytree(original / "include", guests / "include")
-    for name in ("guest.ld", "start.S", "start32.S", "trap.S", "hello.S", "register.c"):
+    for name in ("guest.ld", "start.S", "start32.S", "trap.S", "runtime.c", "hello.S", "register.c"):
         shutil.copy(original / name, guests / name)
     monkeypatch.setattr(data, "guests_dir", lambda: guests)
     return guests
@@ -286,6 +322,7 @@ CHANGES = [
     (_touch("include/guest.h"), ["register"]),  # hello.S does not include it
     (_touch("include/abi.h"), ["hello", "register"]),
     (_touch("start.S"), ["hello", "register"]),
+    (_touch("runtime.c"), ["hello", "register"]),
     (_touch("guest.ld"), ["hello", "register"]),
     (_remove, ["hello"]),
 ]

@@ -2,7 +2,8 @@
 
 Three ways in: 64-bit long mode with identity paging, flat 32-bit protected mode without paging, 16-bit real mode.
 For the first two the GDT, one TSS per vCPU and, in long mode, the page tables are laid out in the reserved region that
-abi.py names. Data pages are NX: what a program marks executable is all that can be executed.
+abi.py names. Data pages are NX: what a program marks executable is all that can be executed. Page 0 is not mapped, so
+that a null pointer faults.
 
 In Linux: startup_64 in arch/x86/kernel/head_64.S is what normally has to do this.
 """
@@ -152,9 +153,10 @@ def _lay_out_gdt(ram: Ram, vcpus: int) -> None:
 
 
 def _lay_out_page_tables(ram: Ram, rights: list[Rights], vcpus: int) -> None:
-    """Identity mapping of RAM: large NX pages, and small ones where a program or a guard page asks for other rights."""
+    """Identity mapping of RAM: large NX pages, and small ones where a program, a guard or page 0 needs other rights."""
     guards = [stack_top(ram, number) - abi.STACK_SIZE - abi.PAGE_SIZE for number in range(vcpus)]
-    fine = {gpa // abi.LARGE_PAGE_SIZE for gpa in guards}
+    unmapped = [0, *guards]  # page 0 as well: a null pointer must fault, whatever a program brings
+    fine = {gpa // abi.LARGE_PAGE_SIZE for gpa in unmapped}
     for area in rights:
         fine.update(range(area.gpa // abi.LARGE_PAGE_SIZE, -(-(area.gpa + area.size) // abi.LARGE_PAGE_SIZE)))
     regions = -(-ram.size // abi.LARGE_PAGE_SIZE)
@@ -179,9 +181,6 @@ def _lay_out_page_tables(ram: Ram, rights: list[Rights], vcpus: int) -> None:
             first = region * abi.LARGE_PAGE_SIZE
             count = min(abi.LARGE_PAGE_SIZE, ram.size - first) // abi.PAGE_SIZE
             entries = [first + page * abi.PAGE_SIZE | data for page in range(count)]
-            for guard in guards:
-                if first <= guard < first + abi.LARGE_PAGE_SIZE:
-                    entries[(guard - first) // abi.PAGE_SIZE] = 0
             for area in rights:
                 for gpa in range(
                     max(area.gpa, first), min(area.gpa + area.size, first + abi.LARGE_PAGE_SIZE), abi.PAGE_SIZE
@@ -189,6 +188,9 @@ def _lay_out_page_tables(ram: Ram, rights: list[Rights], vcpus: int) -> None:
                     entry = gpa | abi.PTE_PRESENT
                     entry |= abi.PTE_WRITABLE if area.writable else 0
                     entries[(gpa - first) // abi.PAGE_SIZE] = entry if area.executable else entry | abi.PTE_NX
+            for gpa in unmapped:
+                if first <= gpa < first + abi.LARGE_PAGE_SIZE:
+                    entries[(gpa - first) // abi.PAGE_SIZE] = 0
             ram.write(pages, struct.pack(f"<{count}Q", *entries))
     except StopIteration:
         raise HostError(

@@ -7,8 +7,12 @@ from emu.commands.flags import Once, Parser
 from emu.faults import HostError
 
 _EPILOG = """The first compiler that works is taken: $CC, gcc or clang, else the zig that `pip install ziglang` brings.
-The source is linked with emu's start code, which calls `int main(int cpu, int ncpus)`; `#include "guest.h"` gives the
-console, CPUID and MSRs, `#include "steal.h"` the steal clock.
+The source is linked with emu's start code, which calls main on every vCPU:
+
+  #include "guest.h"
+  int main(uint32_t cpu, uint32_t ncpus)      the vCPU's number, and how many there are
+
+guest.h has the console, CPUID and MSRs, steal.h the steal clock. There is no C library: put_text() prints.
 
 example:
   emu build my_guest.c && emu run my_guest.elf
@@ -24,10 +28,7 @@ def main(arguments: list[str]) -> int:
     )
     parsed = parser.parse(arguments)
     source, output = _places(parsed.source, parsed.output)
-    try:
-        toolchain.build(source, output, bits=toolchain.bits_of(source))
-    except OSError as error:
-        raise HostError(f"cannot be written ({error.strerror})", str(output)) from None
+    toolchain.build(source, output, bits=toolchain.bits_of(source))
     print(output)
     return 0
 
@@ -42,6 +43,8 @@ def _places(source_name: str, output_name: str | None) -> tuple[Path, Path]:
         output = Path(output_name) if output_name is not None else source.with_suffix(".elf")
         if output.is_dir() or output_name == "":
             raise HostError("this is a folder", output_name or "--output", "name the ELF file to be made")
+        if not output.parent.is_dir():
+            raise HostError("there is no such folder", str(output.parent), "make it first, or name another with -o")
         if output.exists() and output.samefile(source):
             raise HostError("the ELF file would replace its own source", str(output), "name another with -o")
     except OSError as error:

@@ -6,15 +6,24 @@ from typing import Any, NoReturn
 
 from emu import clock
 from emu.faults import HostError
-from emu.scenario import OPTIONS, Config, did_you_mean, from_text
+from emu.scenario import BY_NAME, OPTIONS, Config, did_you_mean, from_text
+
+MOST_USED = ("vcpus", "pcpus", "task", "policy", "quantum")
+THEMES = (
+    ("who runs when", ("script", "seed", "pin", "weight", "interleave")),
+    ("the steal-time interface", ("host-model", "store-gap", "steal-store", "abi", "without")),
+    ("the machine", ("ram", "start", "mode", "ps-per-insn", "tsc-khz")),
+    ("limits", ("time-limit", "insn-limit", "exit-limit", "output-limit")),
+)
 
 
 class Parser(argparse.ArgumentParser):
     """argparse that raises HostError instead of printing its usage and leaving."""
 
-    def __init__(self, command: str, description: str, epilog: str = "") -> None:
+    def __init__(self, command: str, description: str, epilog: str = "", usage: str | None = None) -> None:
         super().__init__(
             prog=f"emu {command}",
+            usage=usage,
             description=description,
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -48,11 +57,18 @@ class Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """A flag for each option of a run's configuration."""
-    group = parser.add_argument_group("the machine and its host")
+def add_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """A flag for each option of a run's configuration, by theme. Returns the first group, of the most used ones."""
+    most_used = parser.add_argument_group("most used")
+    _add(most_used, MOST_USED)
+    for title, names in THEMES:
+        _add(parser.add_argument_group(title), names)
+    return most_used
+
+
+def _add(group: argparse._ArgumentGroup, names: Sequence[str]) -> None:
     defaults = Config()._asdict()
-    for option in OPTIONS:
+    for option in (BY_NAME[name] for name in names):
         default = shown(option.name, defaults[option.field])
         text = f"{option.help} (default: {default})" if default else option.help
         group.add_argument(
@@ -72,7 +88,7 @@ def shown(name: str, value: object) -> str:
         return ""
     if isinstance(value, int):
         if name in ("ram", "output-limit"):
-            return f"{value >> 20}M"
+            return f"{value >> 20}M" if value % (1 << 20) == 0 else f"{value >> 10}K"
         if name in ("quantum", "interleave", "time-limit"):
             for unit in ("s", "ms", "us", "ns"):
                 if value % clock.UNITS[unit] == 0:

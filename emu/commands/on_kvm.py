@@ -57,6 +57,9 @@ def run_on_kvm(
         print(
             f"triple fault on vCPU {vcpu} at RIP {rip:#x}; without --on kvm emu shows why", file=sys.stderr, flush=True
         )
+    if parsed.quiet and result.reason in results.LIMITS:
+        sys.stdout.flush()
+        print(f"emu: {_ENDINGS[result.reason]}", file=sys.stderr, flush=True)
     if parsed.json:
         import json
 

@@ -1,6 +1,7 @@
 """The progress line of a long run, on stderr, where a person is looking."""
 
 import os
+import stat
 import time
 from typing import TextIO
 
@@ -8,6 +9,20 @@ from emu.commands.console import ConsoleWriter
 from emu.machine import Machine
 
 _FIRST_S, _EVERY_S = 0.8, 0.2
+
+
+def wanted(stream: TextIO, output: TextIO) -> bool:
+    """Whether a progress line on `stream` can be seen and disturbs nobody.
+
+    Where `output` is a pipe, its reader may draw on the same terminal, as a pager does.
+    """
+    if not stream.isatty():
+        return False
+    try:
+        mode = os.fstat(output.fileno()).st_mode
+    except (OSError, ValueError):
+        return True
+    return not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode))
 
 
 class Progress:
@@ -51,7 +66,8 @@ class Progress:
             columns = 0
         # Some terminals do not know their width and say 0.
         line = line[: (columns or 80) - 1]  # a line that wraps could not be taken away
-        self._stream.write("\r" + line + " " * (self._width - len(line)))
+        # The cursor stays right behind the line, so that it is known where a ^C is echoed.
+        self._stream.write("\r" + " " * self._width + "\r" + line)
         self._stream.flush()
         # With room for the ^C that a terminal echoes behind it.
         self._width = min(len(line) + 2, (columns or 80) - 1)

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from emu import result as results
 from emu.commands.console import ConsoleWriter
 from emu.commands.flags import Once, Parser, add_options, config_from
-from emu.commands.progress import Progress
+from emu.commands.progress import Progress, wanted
 from emu.commands.trace_file import trace_file
 from emu.faults import HostError
 from emu.guest import find_guest, load_guest
@@ -52,16 +52,17 @@ class _Interruptible(Protocol):
 
 _EPILOG = """examples:
   emu run hello
-  emu run clock --vcpus 2 --task busy            two vCPUs and a host task on one pCPU
+  emu run clock --vcpus 2 --task busy        two vCPUs and a task on one pCPU
   emu run clock --policy fair --task busy:weight=2 --json
   emu run torn32 --host-model other-cpu --task busy --trace torn.jsonl
-  emu run my_guest.c                             built first, with the same search for a compiler as `emu build`
-  emu run demo                                   a shipped scenario: guest and options from a file
-  emu run my_scenario.toml                       guest and options from a file
-  emu run clock --on kvm                         the same guest on the real /dev/kvm
+  emu run my_guest.c                         built first, as `emu build` does it
+  emu run demo                               a shipped scenario
+  emu run my_scenario.toml                   guest and options from a file
+  emu run clock --on kvm                     the same guest on the real /dev/kvm
 
-exit status: the byte the guest writes to port 0xF4; 0 all halted; 124 a limit; 125 triple fault; 130 Ctrl-C;
-2 bad input
+exit status: the byte the guest writes to port 0xF4; 0 all halted; 2 bad input;
+70 a fault of emu itself; 124 a limit; 125 triple fault; 130 Ctrl-C; 141 nobody
+reads our output any more
 """
 
 
@@ -80,7 +81,7 @@ def main(arguments: list[str]) -> int:
     inputs = [str(find_guest(scenario.guest)), *([file] if file else []), *(config.script or ())[:1]]
     live = sys.stderr if parsed.json else sys.stdout
     writer = ConsoleWriter(live, raw=parsed.raw)
-    progress = Progress(sys.stderr, writer, enabled=sys.stderr.isatty() and not parsed.quiet)
+    progress = Progress(sys.stderr, writer, enabled=not parsed.quiet and wanted(sys.stderr, sys.stdout))
     timeline = Timeline.of(config)
 
     def printed(byte: int) -> None:
@@ -89,6 +90,11 @@ def main(arguments: list[str]) -> int:
 
     with trace_file(parsed.trace, inputs) as trace:
         machine = Machine(image, config, watch=timeline, trace=trace, console=printed)
+        if not parsed.quiet and config != Config():
+            from emu.commands.without_effect import without_effect
+
+            for sentence in without_effect(config):
+                print(f"emu: note: {sentence}", file=sys.stderr, flush=True)
         try:
             with _ctrl_c(machine):
                 result = machine.run(progress)
@@ -108,24 +114,26 @@ def _status(result: _Ended) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser("run", "Run a guest, show its console, and account for its time.", _EPILOG)
+    usage = "emu run GUEST [options]"
+    parser = Parser("run", "Run a guest, show its console, and account for its time.", _EPILOG, usage)
     parser.add_argument(
         "guest",
         nargs="?",
         metavar="GUEST",
         help="ELF file, .c or .S source, scenario .toml, or a name that `emu guests` lists",
     )
-    parser.add_argument(
+    most_used = add_options(parser)
+    most_used.add_argument("--trace", action=Once, metavar="FILE", help="write every event of the run as JSON lines")
+    most_used.add_argument("--json", action="store_true", help="print one JSON object instead of the summary")
+    rest = parser.add_argument_group("the command itself")
+    rest.add_argument(
         "--scenario", action=Once, metavar="FILE", help="take guest and options from a TOML file; flags win over it"
     )
-    parser.add_argument("--trace", action=Once, metavar="FILE", help="write every event of the run as JSON lines")
-    parser.add_argument(
+    rest.add_argument(
         "--on", action=Once, choices=("emu", "kvm"), help="run it on the emulator (default) or on the real /dev/kvm"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the summary")
-    parser.add_argument("--raw", action="store_true", help="pass the guest's control characters to the terminal")
-    parser.add_argument("--quiet", action="store_true", help="no progress line and no summary")
-    add_options(parser)
+    rest.add_argument("--raw", action="store_true", help="pass the guest's control characters to the terminal")
+    rest.add_argument("--quiet", action="store_true", help="no progress line, no notes, no summary")
     return parser
 
 
@@ -169,13 +177,9 @@ def _ctrl_c(machine: _Interruptible) -> Iterator[None]:
 
 
 def _report(parsed: argparse.Namespace, machine: Machine, result: results.Result, timeline: Timeline) -> None:
+    """The summary first, then a crash's diagnosis: its last line, the verdict, is what stays on a small screen."""
     from emu.view import summary
 
-    if machine.shutdown is not None:
-        from emu.diagnosis import diagnose
-
-        sys.stdout.flush()  # what the guest printed comes first, also where both are one terminal or pipe
-        print("\n".join(diagnose(machine)), file=sys.stderr, flush=True)
     if parsed.json:
         import json
 
@@ -186,3 +190,30 @@ def _report(parsed: argparse.Namespace, machine: Machine, result: results.Result
         summary.render_rich(Console(), result, timeline, machine.config)
     elif not parsed.quiet:
         print(summary.render_plain(result, timeline, machine.config, encoding=sys.stdout.encoding or "utf-8"), end="")
+    if parsed.quiet:
+        if _STATUS.get(result.reason) in (124, 125):
+            sentences = [summary.ending(result, machine.config), *summary.whereabouts(result)]
+            _tell("emu: " + "; ".join(sentences))
+    elif result.fault is not None:
+        if not parsed.json:
+            print()
+        _diagnose(machine)
+
+
+def _diagnose(machine: Machine) -> None:
+    from emu.diagnosis import diagnose
+
+    sys.stdout.flush()  # the summary comes first, also where both are one terminal or pipe
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        from emu.diagnosis.colour import render_rich
+
+        render_rich(Console(stderr=True), machine)
+    else:
+        _tell(*diagnose(machine))
+
+
+def _tell(*lines: str) -> None:
+    sys.stdout.flush()
+    print("\n".join(lines), file=sys.stderr, flush=True)

@@ -21,6 +21,8 @@ def trace_file(path: str | None, inputs: Iterable[str] = ()) -> Iterator[Callabl
     if path is None:
         yield None
         return
+    if path == "-":
+        raise HostError("the trace cannot go to standard output, where the guest prints", "--trace -", "name a file")
     try:
         place = os.path.realpath(path)  # a link keeps pointing where it points
     except (OSError, ValueError) as error:

@@ -32,13 +32,19 @@ class ApicTimer:
         self._divide = 0
         self._expires_ps: int | None = None
         self._deadline = 0
+        self._deadline_ps = 0
+        self._deadline_offset = 0
 
     @property
     def due_ps(self) -> int | None:
         """The virtual time of the next expiry; None while stopped, not after now where it is overdue."""
         if self._mode != abi.APIC_LVT_TIMER_TSCDEADLINE:
             return self._expires_ps
-        return self._tsc.due_ps(self._deadline) if self._deadline else None
+        if not self._deadline:
+            return None
+        if self._deadline_offset != self._tsc.offset:  # the guest has set its TSC
+            self._arm_deadline()
+        return self._deadline_ps
 
     def expire(self, now_ps: int) -> bool:
         """Whether it has expired by `now_ps`; several periods that passed unseen are one expiry."""
@@ -102,6 +108,12 @@ class ApicTimer:
         """Wait for the TSC to reach `ticks`; 0 disarms. Ignored outside deadline mode."""
         if self._mode == abi.APIC_LVT_TIMER_TSCDEADLINE:
             self._deadline = ticks
+            self._arm_deadline()
+
+    def _arm_deadline(self) -> None:
+        # Once, and not whenever one asks: later, when it has passed, the moment at which it did could not be told.
+        self._deadline_offset = self._tsc.offset
+        self._deadline_ps = self._tsc.due_ps(self._deadline)
 
     @property
     def _tick_ps(self) -> int:

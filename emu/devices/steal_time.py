@@ -88,6 +88,7 @@ class StealTime:
         self.last_steal = 0
         self.updates = 0
         self._preempted_shown = False
+        self._served_gpa: int | None = None
         self._generation = 0
 
     @property
@@ -151,7 +152,8 @@ class StealTime:
         """The vCPU was taken off its pCPU though it could run on: at most one store, outside the version's protocol."""
         if not self._has_preempted_byte or self._preempted_shown:
             return
-        if self.enabled and self._in_ram(self.area_gpa):
+        # Only where an update has been served: before, the host has not yet looked the address up.
+        if self.enabled and self._served_gpa == self.area_gpa and self._in_ram(self.area_gpa):
             self._preempted_shown = True
             yield Step("preempted", self.area_gpa + abi.KVM_STEAL_TIME_PREEMPTED, 1, abi.KVM_VCPU_PREEMPTED)
 
@@ -168,6 +170,7 @@ class StealTime:
             yield step
 
     def _stores(self, area: int, run_delay: int, load: Load, halves: bool) -> Iterator[Step]:
+        self._served_gpa = area
         if self._has_preempted_byte:
             self._preempted_shown = False
             preempted = area + abi.KVM_STEAL_TIME_PREEMPTED

@@ -41,8 +41,6 @@ def _page_fault(scene: Scene, _: str) -> list[str]:
         found.append("the page is not for user mode (CPL 3)")
     elif fetched:
         found.append("the page is not executable: only code pages are, data pages are NX")
-        if address < abi.PAGE_SIZE and scene.given_paging:
-            found.append("a call or jump went through a null pointer, or RET took a zero from the stack")
     elif error & PF_WRITE:
         page = (
             "code pages are"
@@ -52,6 +50,8 @@ def _page_fault(scene: Scene, _: str) -> list[str]:
             else "it is"
         )
         found.append(f"the page cannot be written: {page} read-only")
+    if fetched and address < abi.PAGE_SIZE and scene.given_paging:
+        found.append("a call or jump went through a null pointer, or RET took a zero from the stack")
     return found
 
 
@@ -63,15 +63,38 @@ def _general_protection(scene: Scene, instruction: str) -> list[str]:
         return [f"the error code names segment selector {error & ~3:#x}, which cannot be used here"]
     last = next((one for number, one in reversed(scene.machine.last_exits) if number == scene.number), None)
     if isinstance(last, Rdmsr):
-        return [f"{words.msr(last.msr)} does not exist on this machine, or is withheld"]
+        return [_missing(scene, last.msr) or f"{words.msr(last.msr)} cannot be read"]
     if isinstance(last, Wrmsr):
-        return [f"{words.msr(last.msr)} does not exist on this machine, or does not take the value {last.value:#x}"]
+        return [_refused_value(scene, last)]
     if scene.cpl == 3 and instruction.startswith(_PRIVILEGED):
         return ["the instruction is privileged, and user mode (CPL 3) may not execute it"]
     address = _effective_address(scene, instruction) if scene.bits == 64 else None
     if address is not None and not _canonical(address):
         return [f"it addresses {address:#x}, which is not canonical: bits 63 to 47 of an address must be alike"]
     return []
+
+
+def _missing(scene: Scene, msr: int) -> str:
+    """Why this vCPU has no such MSR; empty where it has."""
+    if msr in scene.machine.packages[scene.number].msrs.numbers():
+        return ""
+    if msr == abi.MSR_KVM_STEAL_TIME:
+        return f"{words.msr(msr)} is withheld from this guest (--without steal-time)"
+    return f"{words.msr(msr)} does not exist on this machine"
+
+
+def _refused_value(scene: Scene, last: Wrmsr) -> str:
+    missing = _missing(scene, last.msr)
+    if missing:
+        return missing
+    refused = f"{words.msr(last.msr)} does not take the value {last.value:#x}"
+    if last.msr != abi.MSR_KVM_STEAL_TIME:
+        return refused
+    if last.value & abi.KVM_STEAL_RESERVED_MASK:
+        return f"{refused}: bits 1 to 5 must be 0, as the area's address must be 64-byte aligned"
+    if scene.machine.config.abi == "kvm-2011":
+        return f"{refused}: the area must be in the guest's RAM, which the interface of 2011 demands"
+    return refused
 
 
 def _effective_address(scene: Scene, instruction: str) -> int | None:

@@ -15,15 +15,20 @@ from emu.state import SEGMENTS
 
 BEFORE, AFTER = 5, 4
 MAX_CALLERS = 6
-_WIDTH = 100
+WIDTH, MIN_WIDTH = 100, 40
 _FUNCTION_MAX = 1 << 14  # bytes of a function that are read again to find the instructions before
 _STACK_WORDS = 512
 
 
-def diagnose(machine: Machine) -> list[str]:
-    """Lines about the shutdown that ended `machine`'s run; empty where none did."""
-    if machine.shutdown is None:
+def diagnose(machine: Machine, width: int = WIDTH) -> list[str]:
+    """Lines about the shutdown that ended `machine`'s run, the verdict last; empty where none did.
+
+    They are no longer than `width` where that can be had; in a narrow listing the bytes of the code are left away.
+    """
+    fault = machine.result().fault
+    if machine.shutdown is None or fault is None:
         return []
+    width = max(width, MIN_WIDTH)
     number, shutdown = machine.shutdown
     scene = Scene(machine, number, shutdown)
     at = scene.linear
@@ -37,25 +42,38 @@ def diagnose(machine: Machine) -> list[str]:
     sentences = [*cause.reasons(scene, instruction), *cause.no_handler(scene)]
     return [
         f"triple fault on vcpu{number}: {words.exception(shutdown.vector)}{_codes(scene)}",
-        f"  at {scene.place(at)}" + (f": {instruction}" if instruction else ""),
-        *(line for text in sentences for line in _point(text)),
+        *_wrapped(f"at {scene.place(at)}" + (f": {instruction}" if instruction else ""), width, "  "),
+        *(line for text in sentences for line in _point(text, width)),
         "",
         *(["no code can be read there; before it, most likely, ran:"] if not after and before else []),
         *(["no code can be read there"] if not after and not before else []),
-        *_listing(scene, before + after),
+        *_listing(scene, before + after, width),
         "",
-        *_registers(scene),
+        *_registers(scene, width),
         *(["", "return addresses on the stack, the nearest first:"] if callers else []),
-        *(f"  {scene.place(address, address - 1)}" for address in callers),
+        *(part for address in callers for part in _wrapped(scene.place(address, address - 1), width, "  ")),
         "",
         "the last exits, latest at the bottom:",
-        *(f"  {line}" for line in words.history(machine.last_exits, scene.place)),
+        *(part for line in words.history(machine.last_exits, scene.place) for part in _wrapped(line, width, "  ")),
         "",
+        *_wrapped(fault.text, width, ""),
     ]
 
 
-def _point(text: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, initial_indent="  - ", subsequent_indent="    ", break_long_words=False)
+def _wrapped(text: str, width: int, indent: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    )
+
+
+def _point(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent="  - ", subsequent_indent="    ", break_long_words=False)
 
 
 def _codes(scene: Scene) -> str:
@@ -88,21 +106,24 @@ def _before(scene: Scene, at: int) -> list[Line]:
     return leading_up(code, start, at, scene.bits, BEFORE) if len(code) == at - start else []
 
 
-def _listing(scene: Scene, lines: list[Line]) -> list[str]:
-    rows, shown = [], ""
+def _listing(scene: Scene, lines: list[Line], width: int) -> list[str]:
+    cells, shown = [], ""
     for one in lines:
         line, name = scene.line(one.address), scene.symbols.name(one.address)
-        note = line if line != shown else ""
-        shown = line
         mark = "=>" if one.address == scene.linear else "  "
-        code = one.code.hex(" ")
-        rows.append(
-            f"{mark} {one.address:#x} {f'<{name}>' if name else '':<20} {code:<30} {one.text:<36} {note}".rstrip()
-        )
+        place = f"{mark} {one.address:#x}"
+        note = line if line != shown else ""
+        cells.append((place, f"<{name}>" if name else "", one.code.hex(" "), one.text, note))
+        shown = line
+    for columns in ((0, 1, 2, 3, 4), (0, 1, 3, 4), (0, 3, 4), (0, 3)):
+        sizes = {column: max((len(row[column]) for row in cells), default=0) for column in columns}
+        rows = ["  ".join(row[column].ljust(size) for column, size in sizes.items()).rstrip() for row in cells]
+        if max(map(len, rows), default=0) <= width:
+            break
     return rows
 
 
-def _registers(scene: Scene) -> list[str]:
+def _registers(scene: Scene, width: int) -> list[str]:
     """General registers in the width that the code uses, with the names of what they point at; then the system's."""
     state, wide = scene.state, scene.bits == 64
     values = dict(scene.registers) | {"rip": scene.shutdown.rip, "rflags": state.rflags}
@@ -110,18 +131,17 @@ def _registers(scene: Scene) -> list[str]:
         values = {"e" + name[1:]: value & 0xFFFFFFFF for name, value in values.items() if not name[1:2].isdecimal()}
     digits = 16 if wide else 8
     cells = [f"{name:>6} {value:0{digits}x}" for name, value in values.items()]
-    across = 3 if wide else 5
+    across = max(1, min(3 if wide else 5, (width + 2) // (digits + 9)))
     rows = ["  ".join(cells[row : row + across]) for row in range(0, len(cells), across)]
-    rows.append(
-        f"   cr0 {state.cr0:#x}  cr2 {state.cr2:#x}  cr3 {state.cr3:#x}  cr4 {state.cr4:#x}"
-        f"  idt {state.idtr.base:#x}, limit {state.idtr.limit:#x}  cpl {scene.cpl}"
-    )
+    control = f"cr0 {state.cr0:#x}, cr2 {state.cr2:#x}, cr3 {state.cr3:#x}, cr4 {state.cr4:#x}"
+    rows += _wrapped(control, width, "   ")
+    rows.append(f"   idt {state.idtr.base:#x}, limit {state.idtr.limit:#x}; cpl {scene.cpl}")
     if not wide:
         selectors = (f"{name} {scene.segment(name).selector:04x}" for name in SEGMENTS[:6])
-        rows.append("    " + "  ".join(selectors))
+        rows += _wrapped(", ".join(selectors), width, "   ")
     named = {name: scene.symbols.name(value) for name, value in values.items() if name[-2:] not in ("ip", "gs")}
     pointers = ", ".join(f"{name} {text}" for name, text in named.items() if text)
-    return rows + (_point(f"pointing into the program: {pointers}") if pointers else [])
+    return rows + (_point(f"pointing into the program: {pointers}", width) if pointers else [])
 
 
 def _callers(scene: Scene) -> list[int]:

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from emu import abi
 from emu.boot.entry import LONG, REAL, stack_top
 from emu.code.lines import source_lines
+from emu.code.places import linear
 from emu.code.symbols import Symbols
 from emu.exits import Shutdown
 from emu.machine import Machine
@@ -36,7 +37,7 @@ class Scene:
         code = self.segment("cs")
         long = bool(code.attributes & ATTRIBUTE_LONG)
         self.bits = 64 if long else 32 if code.attributes & ATTRIBUTE_BIG else 16
-        self.linear = shutdown.rip if long else code.base + shutdown.rip & _MASK32
+        self.linear = linear(self.state, shutdown.rip)
         self.long_mode = bool(dict(self.state.msrs).get(abi.MSR_EFER, 0) & abi.EFER_LMA)
         self.protected = bool(self.state.cr0 & abi.CR0_PE)
         self.cpl = self.segment("ss").attributes >> 5 & 3

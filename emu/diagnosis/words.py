@@ -9,21 +9,8 @@ from typing import Any
 
 from emu import abi, exits
 from emu.exits import Exit
+from emu.faults import exception as exception
 
-EXCEPTIONS = {
-    abi.DE_VECTOR: "#DE, divide error",
-    abi.DB_VECTOR: "#DB, debug",
-    abi.BP_VECTOR: "#BP, breakpoint",
-    abi.OF_VECTOR: "#OF, overflow",
-    abi.UD_VECTOR: "#UD, invalid opcode",
-    abi.DF_VECTOR: "#DF, double fault",
-    abi.TS_VECTOR: "#TS, invalid TSS",
-    abi.NP_VECTOR: "#NP, segment not present",
-    abi.SS_VECTOR: "#SS, stack fault",
-    abi.GP_VECTOR: "#GP, general protection",
-    abi.PF_VECTOR: "#PF, page fault",
-    abi.AC_VECTOR: "#AC, alignment check",
-}
 _MSRS = {value: name for name, value in vars(abi).items() if name.startswith("MSR_")}
 _PORTS = {
     abi.PORT_CONSOLE: "console",
@@ -33,11 +20,6 @@ _PORTS = {
 }
 _PRINTING = (abi.PORT_CONSOLE, abi.PORT_UART)
 Placer = Callable[[int], str]
-
-
-def exception(vector: int) -> str:
-    """`#PF, page fault`, or `vector 64`."""
-    return EXCEPTIONS.get(vector, f"vector {vector}")
 
 
 def short(vector: int) -> str:

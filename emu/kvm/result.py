@@ -39,6 +39,8 @@ class Result(NamedTuple):
     instructions: None
     vcpus: tuple[VcpuResult, ...]
     console: bytes
+    fault: None = None
+    where: tuple[()] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The object that --json prints. The console is decoded as UTF-8, with U+FFFD for bytes that are none."""

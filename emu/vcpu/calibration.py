@@ -132,7 +132,8 @@ def verify(engine: "Engine") -> None:
     selector = 0x1230  # beyond the limit of the GDT
     engine.load_scratch("verify")
     planted = tuple(
-        state.Segment(16 * index, state.DATA32, 0xFFFFF000 + index, index << 32) for index in range(len(state.SEGMENTS))
+        state.Segment(16 * index, state.BUSY_TSS if name == "tr" else state.DATA32, 0xFFFFF000 + index, index << 32)
+        for index, name in enumerate(state.SEGMENTS)
     )
     block = engine.vmcb
     for name, segment in zip(state.SEGMENTS, planted, strict=True):

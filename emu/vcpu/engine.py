@@ -31,8 +31,16 @@ from emu.vcpu.registers import Batch, uclib
 GENERAL = tuple(name.upper() for name in state.GENERAL)
 _FPU = (*(f"XMM{n}" for n in range(16)), *(f"FP{n}" for n in range(8)), "FPCW", "FPSW", "FPTAG", "MXCSR")
 _MISC = vmcb.intercept_bits(
-    *(vmcb.EXIT_RDTSC, vmcb.EXIT_RDPMC, vmcb.EXIT_CPUID, vmcb.EXIT_SWINT, vmcb.EXIT_PAUSE, vmcb.EXIT_HLT),
-    *(vmcb.EXIT_INVLPGA, vmcb.EXIT_MSR, vmcb.EXIT_SHUTDOWN, vmcb.EXIT_VMRUN, vmcb.EXIT_VMMCALL, vmcb.EXIT_VMLOAD),
+    *(vmcb.EXIT_TR_WRITE, vmcb.EXIT_RDTSC, vmcb.EXIT_RDPMC, vmcb.EXIT_CPUID, vmcb.EXIT_SWINT, vmcb.EXIT_PAUSE),
+    *(
+        vmcb.EXIT_HLT,
+        vmcb.EXIT_INVLPGA,
+        vmcb.EXIT_MSR,
+        vmcb.EXIT_SHUTDOWN,
+        vmcb.EXIT_VMRUN,
+        vmcb.EXIT_VMMCALL,
+        vmcb.EXIT_VMLOAD,
+    ),
     *(vmcb.EXIT_VMSAVE, vmcb.EXIT_STGI, vmcb.EXIT_CLGI, vmcb.EXIT_SKINIT, vmcb.EXIT_RDTSCP, vmcb.EXIT_ICEBP),
     *(vmcb.EXIT_MONITOR, vmcb.EXIT_MWAIT, vmcb.EXIT_XSETBV),
 )
@@ -238,16 +246,18 @@ class Engine:
             self._drop_stale_code()
         return self._emulate(rip, insns, 0)
 
-    def vmrun(self, insns: int, *, inject: int = 0, window: bool = False) -> int:
+    def vmrun(self, insns: int, *, inject: int = 0, window: bool = False, free: int | None = None) -> int:
         """Enter the guest described by the VMCB, `general` and `fpu`; the count retired, or -1 where delivery faulted.
 
         `inject` is an EVENTINJ value; with `window` the first boundary at which an interrupt may be taken exits
-        with EXIT_VINTR. A window that is open must be closed first.
+        with EXIT_VINTR. A window that is open must be closed first. `free` is an exit code that is not intercepted
+        until the next `vmrun`.
         """
         if self._stale:
             self._drop_stale_code()
         block = self.vmcb
-        block.set_quad(vmcb.INTERCEPT_MISC, _MISC | (_VINTR if window else 0))
+        misc = _MISC if free is None else _MISC & ~vmcb.intercept_bits(free)
+        block.set_quad(vmcb.INTERCEPT_MISC, misc | (_VINTR if window else 0))
         block.set_events(inject, vmcb.V_IRQ if window else 0)
         block.set_quad(vmcb.EFER, block.quad(vmcb.EFER) | abi.EFER_SVME)
         general, entry = self.general, self._entry_general
@@ -502,6 +512,15 @@ class Engine:
         self.flush_tlb()
 
     # --- withdrawing an interrupt window -----------------------------------------------------------------------------
+
+    def remember(self) -> None:
+        """Keep the guest in the engine aside, whole, for `recall`; no window may be open."""
+        self._context_save(self.handle, self._parked.context)
+
+    def recall(self) -> None:
+        """Go back to what was kept aside."""
+        self._context_restore(self.handle, self._parked.context)
+        self.flush_tlb()
 
     def close_window(self) -> None:
         """Take back a pending virtual interrupt, if there is one.

@@ -30,6 +30,7 @@ class Vcpu:
         self.ram = engine.ram
         self.number = number
         self.retired = 0
+        self.completions = 0
         self.used = 0
         self.debug = list(state.DEBUG_RESET)
         self.msrs: dict[int, int] = {}
@@ -38,6 +39,7 @@ class Vcpu:
         # Of the instruction that exited, for whoever completes it: in 64-bit code, under single-stepping.
         self._long = False
         self._stepping = False
+        self._mistaken: int | None = None
         self._stepped = False
         self._trap_after_step = False
         self._port: port_io.PortRequest | None = None
@@ -186,6 +188,9 @@ class Vcpu:
             exit_ = self._port_exit() if code == NO_EXIT else self._decode(code)
             if exit_ is not None:
                 return exit_
+            self.completions += 1
+            if self._mistaken is not None:
+                continue
             # An exit that concerns nobody but this CPU was completed here, for one unit.
             self.used += 1
             self.retired += 1
@@ -227,8 +232,17 @@ class Vcpu:
         found = self._instruction()
         engine.settle_flags()
         self._stepping = registers["RFLAGS"] & abi.RFLAGS_TF != 0
-        if found is None:
-            raise EngineError(f"exit {code:#x} at {rip:#x}, where there is no instruction")
+        if code == vmcb.EXIT_TR_WRITE:
+            return self._load_task_register()
+        if found is None or (code in _EXPECTED and found.opcode not in _EXPECTED[code]):
+            # The engine executed what an old translation led to, which the guest has changed without a flush. A CPU may
+            # drop a translation at any time: now, so that both see the same.
+            engine.flush_tlb()
+            if self._mistaken == rip:
+                raise EngineError(f"exit {code:#x} at {rip:#x}, where there is no such instruction")
+            self._mistaken = rip
+            return None
+        self._mistaken = None
         opcode, length = found.opcode, found.length
         if decode.LOCK in found.prefixes:
             return exits.Fault(rip, abi.UD_VECTOR, None, None)  # which the engine would overlook
@@ -300,6 +314,29 @@ class Vcpu:
             self.debug[DR6] |= _DR6_SINGLE_STEP
         return exits.Fault(self._rip, vector, error, address)
 
+    def _load_task_register(self) -> Exit | None:
+        """LTR: let it through, and take it back where it has loaded no TSS, which the engine would accept."""
+        engine = self.engine
+        engine.close_window()
+        engine.remember()
+        engine.capture()
+        engine.general["RIP"] = self._rip
+        engine.vmrun(1, free=vmcb.EXIT_TR_WRITE)
+        trapped = engine.exit_code == vmcb.EXIT_EXCEPTION + abi.DB_VECTOR
+        if engine.exit_code != NO_EXIT and not trapped:
+            exit_ = self._decode(engine.exit_code)  # it faulted by itself
+            engine.recall()
+            return exit_
+        if not engine.segments()[state.SEGMENTS.index("tr")].selector & ~3:
+            engine.recall()
+            return exits.Fault(self._rip, abi.GP_VECTOR, 0, None)
+        self._rip = engine.read_rip()
+        engine.capture()
+        engine.vmrun(0)  # with everything intercepted again
+        self._stepped = True
+        self._trap_after_step = trapped
+        return None
+
     def _undo_and_fault(self, length: int) -> Exit:
         """An instruction the engine let pass, but this CPU does not have: take its step back."""
         self._rip = self._rip - length & vmcb.MASK64
@@ -334,11 +371,12 @@ class Vcpu:
             self._long = engine.hidden().long
             self._stepping = engine.read_register("RFLAGS") & abi.RFLAGS_TF != 0
             engine.settle_flags()
+        # Like every instruction that the host completes, it counts when it is complete.
+        self.used -= 1
+        self.retired -= 1
         if not port_io.allowed(engine, self.paging, request):
             port_io.take_back(engine, request)
             self._rip = request.rip
-            self.used -= 1
-            self.retired -= 1
             return exits.Fault(self._rip, abi.GP_VECTOR, 0, None)
         if engine.after == vmcb.EXIT_EXCEPTION + abi.DB_VECTOR:
             self._trap_after_step = True
@@ -351,12 +389,17 @@ class Vcpu:
         engine = self._reside()
         request = self._port
         assert request is not None
+        self.charge(1)
         if request.string is None:
             port_io.put_result(engine, request, value)
         elif port_io.store_string(engine, self.paging(), request, value):
             self._step(request.string.length)
         else:
             self._step(0)
+
+    def complete_out(self) -> None:
+        """The last PortOut has been carried out."""
+        self.charge(1)
 
     # --- delivery (the rules are in emu.vcpu.delivery) --------------------------------------------------------------
 
@@ -420,6 +463,22 @@ class Vcpu:
         self.complete(exit_)
 
 
+# What must stand where the engine stopped; the other exit codes are answered without looking.
+_EXPECTED = {
+    vmcb.EXIT_MSR: (decode.RDMSR, decode.WRMSR),
+    vmcb.EXIT_CPUID: (decode.CPUID,),
+    vmcb.EXIT_RDTSC: (decode.RDTSC, decode.RDTSCP),
+    vmcb.EXIT_RDTSCP: (decode.RDTSCP,),
+    vmcb.EXIT_HLT: (decode.HLT,),
+    vmcb.EXIT_PAUSE: (decode.PAUSE,),
+    vmcb.EXIT_VMMCALL: (decode.VMMCALL,),
+    vmcb.EXIT_SWINT: (decode.INT, decode.INT3, decode.INTO),
+    vmcb.EXIT_RDPMC: (decode.RDPMC,),
+    vmcb.EXIT_CR_READ + 8: (decode.MOV_FROM_CR,),
+    **{vmcb.EXIT_CR_WRITE + number: (decode.MOV_TO_CR,) for number in (3, 4, 8)},
+    **{vmcb.EXIT_DR_READ + number: (decode.MOV_FROM_DR,) for number in range(16)},
+    **{vmcb.EXIT_DR_WRITE + number: (decode.MOV_TO_DR,) for number in range(16)},
+}
 _HIDDEN_INSTRUCTIONS = frozenset(
     (vmcb.EXIT_INVLPGA, vmcb.EXIT_ICEBP, vmcb.EXIT_MONITOR, vmcb.EXIT_MWAIT, vmcb.EXIT_XSETBV)
 )

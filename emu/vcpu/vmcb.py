@@ -40,6 +40,7 @@ EXIT_DR_READ = 0x020
 EXIT_DR_WRITE = 0x030
 EXIT_EXCEPTION = 0x040
 EXIT_VINTR = 0x064
+EXIT_TR_WRITE = 0x06D
 EXIT_RDTSC = 0x06E
 EXIT_RDPMC = 0x06F
 EXIT_CPUID = 0x072
@@ -98,6 +99,9 @@ def with_dpl(attributes: int, dpl: int) -> int:
 # The task register of a running CPU is always busy; the engine keeps it without that bit, and ends the whole process
 # when a change of privilege in 32-bit code finds it set.
 TSS_BUSY = 1 << 1
+TSS_AVAILABLE = 0x81  # present, a system segment, a TSS of 16 bits; wide ones have one bit more
+ATTRIBUTE_TSS_WIDE = 1 << 3
+ATTRIBUTE_UPPER = 0xF60  # DPL, AVL, L, D/B, G: nothing to do with it
 
 
 class Vmcb:
@@ -122,7 +126,11 @@ class Vmcb:
 
     def set_segment(self, name: str, segment: Segment) -> None:
         if name == "tr":
-            segment = segment._replace(attributes=segment.attributes & ~TSS_BUSY)
+            attributes = segment.attributes & ~TSS_BUSY
+            if attributes & ~(ATTRIBUTE_TSS_WIDE | ATTRIBUTE_UPPER) != TSS_AVAILABLE:
+                # What is no TSS would end the whole process when it is needed; one without content raises #TS.
+                segment, attributes = segment._replace(limit=0), TSS_AVAILABLE | ATTRIBUTE_TSS_WIDE
+            segment = segment._replace(attributes=attributes)
         _SEGMENT.pack_into(self.memory, _SEGMENT_OFFSETS[name], *segment)
 
     def set_segments(self, segments: tuple[Segment, ...]) -> None:

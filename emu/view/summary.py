@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from emu import abi, clock
 from emu import result as results
+from emu.host.task import parse_task
 from emu.result import Result, VcpuResult
 from emu.scenario import Config
 from emu.view.scale import readable
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 MIN_WIDTH = 60
 MAX_WIDTH = 140
 MAX_PCPU_ROWS = 8
+MAX_WHERE = 8
+MIN_CRASH_NS = 1000  # of a crash sooner than this a picture of time shows nothing
 SWITCHES_PER_COLUMN = 8  # fewer, and the picture beats: it shows where columns cut quanta, not how time is shared
 MIN_COLUMNS = 16
 THEME = {
@@ -66,21 +69,36 @@ def render_rich(console: "Console", result: Result, timeline: Timeline, config: 
 def as_json(result: Result) -> dict[str, Any]:
     """The one object that --json prints. The console is decoded as UTF-8, with U+FFFD for bytes that are none."""
     vcpus = [{**one._asdict(), "area": None if one.area is None else one.area._asdict()} for one in result.vcpus]
-    return {**result._asdict(), "vcpus": vcpus, "console": result.console.decode("utf-8", "replace")}
+    return {
+        **result._asdict(),
+        "vcpus": vcpus,
+        "console": result.console.decode("utf-8", "replace"),
+        "fault": None if result.fault is None else result.fault._asdict(),
+        "where": [one._asdict() for one in result.where],
+    }
 
 
 def layout(result: Result, timeline: Timeline, config: Config, width: int, glyphs: Glyphs) -> list[Row]:
     """The summary in rows of marked text."""
     width = max(MIN_WIDTH, min(width, MAX_WIDTH))
     rows = [*books(result, width, glyphs)]
-    if timeline.end_ns:
+    if timeline.end_ns and not _crashed_at_once(result, timeline):
         rows += strips(timeline, width, glyphs)
         rows += holders(timeline, width)
     rows.append(())
     rows += _wrapped(ending(result, config), "end", width)
+    for one in whereabouts(result):
+        rows += _wrapped(one, "", width)
     for note in notes(result, timeline, config):
         rows += _wrapped(note, "note", width)
     return rows
+
+
+def _crashed_at_once(result: Result, timeline: Timeline) -> bool:
+    """Whether a crash left no picture worth its lines: it came at once, or nobody ever waited or slept."""
+    if result.reason != results.TRIPLE_FAULT:
+        return False
+    return result.virtual_ns < MIN_CRASH_NS or timeline.switches <= 1
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -189,23 +207,35 @@ def _wrapped(text: str, meaning: str, width: int) -> list[Row]:
 
 
 _MORE = "; give a higher one to go on"
+_ENDLESS = "; if this is no endless loop, give a higher --insn-limit"
 
 
 def ending(result: Result, config: Config) -> str:
     """One sentence: how the run ended and after how much. Raises KeyError for a reason that has no sentence."""
+    fault = "a triple fault (an exception while a double fault was delivered) ended the run"
+    if result.fault is not None:
+        fault = f"{result.fault.text},"
     why, hint = {
         results.EXIT: (f"the guest ended the run with status {result.exit_code}", ""),
         results.HALTED: ("halted: every vCPU sleeps and nothing is armed that could wake one,", ""),
-        results.TRIPLE_FAULT: ("a triple fault (an exception while a double fault was delivered) ended the run", ""),
+        results.TRIPLE_FAULT: (fault, ""),
         results.INTERRUPTED: ("interrupted: these are the books so far,", ""),
         results.TIME_LIMIT: (f"stopped at --time-limit {flag_duration(config.time_limit_ps)}", _MORE),
-        results.INSN_LIMIT: (f"stopped at --insn-limit {config.insn_limit:,}", _MORE),
+        results.INSN_LIMIT: (f"stopped at --insn-limit {config.insn_limit:,}", _ENDLESS),
         results.EXIT_LIMIT: (f"stopped at --exit-limit {config.exit_limit:,}", _MORE),
         results.OUTPUT_LIMIT: (f"stopped at --output-limit {flag_size(config.output_limit)}", _MORE),
         "running": ("still running", ""),
     }[result.reason]
     insns = "1 instruction" if result.instructions == 1 else f"{result.instructions:,} instructions"
     return f"{why} after {readable(result.virtual_ns)} of virtual time, {insns}{hint}"
+
+
+def whereabouts(result: Result) -> list[str]:
+    """Where each vCPU was when the run was cut short, one sentence each, for MAX_WHERE of them."""
+    found = [str(one) for one in result.where[:MAX_WHERE]]
+    if len(result.where) > MAX_WHERE:
+        found.append(f"... and {len(result.where) - MAX_WHERE} vCPUs more")
+    return found
 
 
 def flag_duration(ps: int) -> str:
@@ -227,20 +257,31 @@ def notes(result: Result, timeline: Timeline, config: Config) -> list[str]:
     unregistered: list[str] = []
     disabled: list[str] = []
     outside: list[str] = []
+    half: list[str] = []
     late: list[str] = []
     own: list[str] = []
     alone: list[str] = []
+    others: list[str] = []
+    shared = _shared(result)
+    for area_gpa, whom in shared.items():
+        verb = "both add" if len(whom) == 2 else "all add"
+        others.append(f"{_and(whom)} registered the same area, {area_gpa:#x}, so {verb} to it")
     for one in result.vcpus:
         who = f"vcpu{one.id}"
-        told_ns = timeline.courses[who].told_ns
-        if not one.msr & abi.KVM_MSR_ENABLED:
+        course = timeline.courses[who]
+        told_ns = course.told_ns
+        if not one.msr & abi.KVM_MSR_ENABLED and one.msr and not one.updates:
+            others.append(f"{who} wrote {one.msr:#x} to MSR_KVM_STEAL_TIME with bit 0 clear: that enables nothing")
+        elif not one.msr & abi.KVM_MSR_ENABLED:
             (disabled if one.updates else unregistered).append(who)
         elif one.area is None:
             outside.append(who)
         else:
-            if one.stolen_ns > told_ns:
+            if course.updating:
+                half.append(who)
+            elif one.stolen_ns > told_ns:
                 late.append(f"{one.stolen_ns - told_ns:,} ns of {who}")
-            if one.area.steal != told_ns:
+            if one.area.steal != told_ns and not course.updating and _area_gpa(one) not in shared:
                 own.append(f"{who} (published {told_ns:,} ns)")
         if one.updates == 1 and _undisturbed(timeline, who, config):
             alone.append(who)
@@ -248,17 +289,44 @@ def notes(result: Result, timeline: Timeline, config: Config) -> list[str]:
         (unregistered, "no steal-time area was registered by {}"),
         (disabled, "updates were switched off again by {}"),
         (outside, "outside RAM, where nothing is published, is the area of {}"),
+        (half, "the run ended in the middle of an update, so the version is odd and no reader takes the value: {}"),
         (late, "stolen since the last update, so not yet published: {}"),
         (own, "the steal in the area is not what was published, as the guest writes there too: {}"),
         (alone, "nothing else wanted the pCPU, so there was one update, the one of the registration: {}"),
     )
-    return [sentence.format(", ".join(whom)) for whom, sentence in sentences if whom]
+    return others + [sentence.format(", ".join(whom)) for whom, sentence in sentences if whom]
+
+
+def _area_gpa(one: VcpuResult) -> int:
+    return one.msr & abi.KVM_STEAL_ADDRESS_MASK
+
+
+def _shared(result: Result) -> dict[int, list[str]]:
+    """The areas that several vCPUs have registered, by address."""
+    owners: dict[int, list[str]] = {}
+    for one in result.vcpus:
+        if one.area is not None:
+            owners.setdefault(_area_gpa(one), []).append(f"vcpu{one.id}")
+    return {area_gpa: whom for area_gpa, whom in owners.items() if len(whom) > 1}
+
+
+def _and(names: list[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _undisturbed(timeline: Timeline, who: str, config: Config) -> bool:
-    """Whether it was given a pCPU once and kept it, though a competitor would have been served meanwhile."""
+    """Whether it was given a pCPU once and kept it, and nobody who may use that pCPU ever waited for one."""
     course = timeline.courses[who]
     if course.arrivals != 1 or course.pcpu is None or set(timeline.held_ns(course.pcpu)) - {IDLE} != {who}:
         return False
-    others_wait = any(other.state == WAITS for other in timeline.courses.values())
-    return not others_wait or sum(course.totals.values()) > clock.ns(config.quantum_ps)
+    bound = {f"vcpu{vcpu}": int(pcpu) for vcpu, _, pcpu in (text.partition("=") for text in config.pin)}
+    bound |= {
+        f"task{number}": pcpu
+        for number, text in enumerate(config.tasks)
+        if (pcpu := parse_task(text, f"--task {text}").pcpu) is not None
+    }
+    return not any(
+        other.totals[WAITS] and bound.get(name, course.pcpu) == course.pcpu
+        for name, other in timeline.courses.items()
+        if name != who
+    )

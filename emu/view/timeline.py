@@ -56,10 +56,11 @@ class Strip(NamedTuple):
 class Course:
     """One vCPU or task: its state since when, and totals in nanoseconds up to then.
 
-    `arrivals` counts how often it was given a pCPU; `told_ns` is its wait at the sampling of its last update.
+    `arrivals` counts how often it was given a pCPU; `told_ns` is its wait at the sampling of its last update, which is
+    half done while `updating`.
     """
 
-    __slots__ = ("who", "is_vcpu", "state", "since_ns", "pcpu", "totals", "arrivals", "updates", "told_ns")
+    __slots__ = ("who", "is_vcpu", "state", "since_ns", "pcpu", "totals", "arrivals", "updates", "updating", "told_ns")
 
     def __init__(self, who: str, is_vcpu: bool, state: str) -> None:
         self.who = who
@@ -70,6 +71,7 @@ class Course:
         self.totals = {RUNS: 0, WAITS: 0, SLEEPS: 0}
         self.arrivals = 0
         self.updates = 0
+        self.updating = False
         self.told_ns = 0
 
 
@@ -150,8 +152,10 @@ class Timeline:
             return
         course = self.courses[f"vcpu{event.vcpu}"]
         if event.step == "odd":
+            course.updating = True
             course.told_ns = course.totals[WAITS] + (event.t - course.since_ns if course.state == WAITS else 0)
         elif event.step == "even":
+            course.updating = False
             course.updates += 1
             self._bins.count(("updates", course.who), event.t)
             if self._until_ns is None:

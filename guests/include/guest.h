@@ -1,12 +1,14 @@
 // What every C guest needs: the instructions that C has no words for, and a console.
 //
-// There is no C library and no operating system below: a guest is the only program on its machine, at CPL 0.
-// All of this works in 64-bit and in 32-bit code.
+// There is no C library and no operating system below: a guest is the only program on its machine, at CPL 0. The start
+// code calls `int main(uint32_t cpu, uint32_t ncpus)` on every vCPU, with its number and how many there are; a guest
+// that needs neither may write `int main(void)`. All of this works in 64-bit and in 32-bit code.
 
 #ifndef GUEST_H
 #define GUEST_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "abi.h"
@@ -14,9 +16,6 @@
 #define EXIT_PASS 0
 #define EXIT_FAIL 1
 #define EXIT_NO_FEATURE 3 // the machine does not offer what this guest is about
-
-// The guest's own entry: start.S calls it on every vCPU.
-int main(uint32_t cpu, uint32_t ncpus);
 
 // --- Instructions ---
 
@@ -80,6 +79,14 @@ static inline void barrier(void)
 {
     __asm__ volatile("" : : : "memory");
 }
+
+// --- Memory: in runtime.c, as C knows them ---
+
+void *memset(void *to, int byte, size_t size);
+void *memcpy(void *restrict to, const void *restrict from, size_t size);
+void *memmove(void *to, const void *from, size_t size);
+int memcmp(const void *one, const void *other, size_t size);
+size_t strlen(const char *text);
 
 // --- Locks ---
 

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from emu.__main__ import COMMANDS, main
+from emu.commands.flags import MOST_USED, THEMES
 from emu.faults import HostError
 from emu.scenario import OPTIONS
 from tests.boot.elf_bytes import Load, elf_bytes
@@ -30,6 +31,10 @@ BAD_RUNS = {
     "no guest": ([], "no guest is named"),
     "no such file": (["nowhere.elf"], "no such file"),
     "no such name": (["nowhere"], "no guest called"),
+    "misspelt name": (["clokc"], "did you mean clock?"),
+    "misspelt scenario": (["demoo"], "did you mean demo?"),
+    "unknown name": (["zzz"], "smp, torn, torn32, demo"),
+    "trace to standard output": (["hello", "--trace", "-"], "name a file"),
     "folder": (["."], "folder"),
     "unknown option": (["hello", "--vcpu", "2"], "did you mean --vcpus?"),
     "abbreviated option": (["hello", "--polic", "fair"], "did you mean --policy?"),
@@ -65,6 +70,20 @@ def test_run_refuses(capsys, words, told):
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 def test_every_option_refuses_nonsense(capsys, option):
     assert f"--{option.name}" in refused(capsys, "run", "hello", f"--{option.name}", "no sense")
+
+
+@pytest.mark.parametrize("name", ["mine.c", "mine.S", "mine.toml", "mine.elf"])
+def test_name_without_its_ending_is_answered_with_the_file_beside(capsys, tmp_path, monkeypatch, name):
+    (tmp_path / name).write_text("")
+    monkeypatch.chdir(tmp_path)
+    assert f"did you mean {name}?" in refused(capsys, "run", "mine")
+    assert f"did you mean {tmp_path / name}?" in refused(capsys, "run", tmp_path / "mine")
+
+
+def test_trace_to_standard_output_makes_no_file(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "--trace -: " in refused(capsys, "run", "hello", "--trace", "-")
+    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_command_is_answered_with_what_it_resembles(capsys):
@@ -145,6 +164,19 @@ def test_help_names_every_option_and_its_default(capsys):
     for option in OPTIONS:
         assert f"--{option.name} " in text
     assert "(default: 16M)" in text and "(default: 100us)" in text.replace("\n", " ").replace("  ", " ")
+
+
+def test_help_has_each_option_in_one_group_and_the_most_used_first(capsys):
+    grouped = [*MOST_USED, *(name for _, names in THEMES for name in names)]
+    assert sorted(grouped) == sorted(option.name for option in OPTIONS)
+    main(["run", "--help"])
+    text = capsys.readouterr().out
+    first = text.partition("most used:")[2].partition("\n\n")[0]
+    assert [word for word in first.split() if word.startswith("--")] == [
+        "--vcpus", "--pcpus", "--task", "--policy", "--quantum", "--trace", "--json",
+    ]  # fmt: skip
+    assert {"0", "2", "70", "124", "125", "130", "141"} <= set(text.partition("exit status:")[2].split())
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_version_is_told(capsys):

@@ -7,10 +7,11 @@ import sys
 
 import pytest
 
-from emu import data
+from emu import abi, data
 from emu.__main__ import main
+from emu.commands.guests import entry
 
-KEYS = {"exit_code", "reason", "virtual_ns", "instructions", "vcpus", "console"}
+KEYS = {"exit_code", "reason", "virtual_ns", "instructions", "vcpus", "console", "fault", "where"}
 # What is left in a buffer is flushed by the interpreter once more at its end, and must not fail there again.
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 VCPU = {"id", "ran_ns", "stolen_ns", "idle_ns", "elapsed_ns", "instructions", "updates", "msr", "area"}
@@ -152,5 +153,64 @@ def test_closed_streams_are_no_fault(closing):
 def test_guests_lists_every_guest_and_scenario(capsys):
     assert main(["guests"]) == 0
     out = capsys.readouterr().out
+    assert max(map(len, out.splitlines()[:-1])) <= 80  # but for the last line, which is a path
     for name in (*data.guest_names(), "demo"):
-        assert f"\n{name:<10} emu run {name}" in f"\n{out}"
+        told = f"\n{out}".partition(f"\n{name:<10} ")[2]
+        assert told[:1].isalpha() and f"\n{'':11}emu run {name}" in told.partition("\n\n")[0]
+
+
+def test_guests_entry_is_its_first_sentence_and_its_command():
+    source = "// emu run x --a 1\n//\n// Shows it. Then\n// more.\n//\n// Else.\n\n// not this\n"
+    assert entry("x", source) == ["x          Shows it.", "           emu run x --a 1"]
+    assert entry("x", "# emu run x\n") == ["x", "           emu run x"]
+    broken = entry("x", f"// emu run x --a {'1' * 40} --b 2 --c 3333333333\n// y\n")
+    assert broken[1:] == [f"           emu run x --a {'1' * 40} --b 2 \\", "             --c 3333333333"]
+
+
+@pytest.mark.parametrize("program", ["endless", "crash"])
+def test_quiet_leaves_one_line_on_why_the_guest_did_not_end_by_itself(capfd, programs, program):
+    assert main(["run", str(programs / f"{program}.elf"), "--quiet", "--insn-limit", "1e3"]) in (124, 125)
+    out, err = capfd.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert err.startswith("emu: triple fault: #UD" if program == "crash" else "emu: stopped at --insn-limit 1,000 ")
+    assert ("vcpu0 was at 0x1" in err) == (program == "endless")
+
+
+def test_run_cut_short_says_where_the_vcpus_were(capsys, programs):
+    status, found = as_json(capsys, programs / "endless.elf", "--vcpus", 2, "--insn-limit", "1e3")
+    assert status == 124 and found["fault"] is None
+    assert [(one["vcpu"], one["symbol"]) for one in found["where"]] == [(0, "_start"), (1, "_start")]
+    assert as_json(capsys, programs / "status.elf")[1]["where"] == []
+    main(["run", str(programs / "endless.elf"), "--insn-limit", "1e3"])
+    assert "\nvcpu0 was at 0x100000 <_start> (" in capsys.readouterr().out
+
+
+def test_json_tells_the_fault_of_a_crash(capsys, programs):
+    fault = as_json(capsys, programs / "crash.elf")[1]["fault"]
+    assert list(fault) == ["vcpu", "vector", "error", "address", "rip", "place", "text"]
+    assert (fault["vector"], fault["error"], fault["rip"]) == (abi.UD_VECTOR, None, abi.GUEST_GPA)
+    assert fault["text"].startswith("triple fault: #UD, invalid opcode, at _start (")
+
+
+def test_crash_is_summed_up_first_and_its_verdict_is_the_last_line(programs):
+    command = [sys.executable, "-m", "emu", "run", str(programs / "crash.elf")]
+    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, check=False)
+    lines = run.stdout.decode().splitlines()
+    assert "ran ns" in lines[0] and lines[-1].startswith("triple fault: #UD, invalid opcode, at _start (")
+    assert next(n for n, line in enumerate(lines) if line.startswith("triple fault on vcpu0")) > 3
+
+
+def test_script_alone_is_followed(capsys, programs, tmp_path):
+    (tmp_path / "who.txt").write_text("0 vcpu0 1us\n0 task0 9us\nloop\n")
+    words = (programs / "endless.elf", "--task", "busy", "--time-limit", "100us", "--script", tmp_path / "who.txt")
+    assert as_json(capsys, *words)[1]["vcpus"][0]["ran_ns"] == 10_000
+    (tmp_path / "s.toml").write_text('script = "who.txt"\ntask = ["busy"]\ntime-limit = "100us"\n')
+    words = (programs / "endless.elf", "--scenario", tmp_path / "s.toml")
+    assert as_json(capsys, *words)[1]["vcpus"][0]["ran_ns"] == 10_000
+
+
+def test_options_without_effect_are_noted_and_no_error(capfd):
+    assert main(["run", "hello", "--weight", "0=2"]) == 0
+    assert capfd.readouterr().err == "emu: note: --weight has no effect without --policy fair\n"
+    assert main(["run", "hello", "--weight", "0=2", "--quiet"]) == 0
+    assert capfd.readouterr().err == ""

@@ -113,6 +113,33 @@ def test_no_progress_line_outside_a_terminal(programs):
     assert err == b"" and json.loads(out)["reason"] == "interrupted"
 
 
+def test_no_progress_line_where_a_pager_may_draw(programs):
+    with screen(programs / "endless.elf", "--insn-limit", "2e8", stdout=subprocess.PIPE) as found:
+        assert found.run.stdout is not None
+        summary = found.run.stdout.read()
+        assert found.end() == 124
+    assert SUMMARY.encode() in summary and "MIPS" not in found.text
+
+
+def test_progress_line_where_the_output_goes_to_a_file(programs, tmp_path):
+    with (
+        (tmp_path / "out").open("wb") as out,
+        screen(programs / "endless.elf", "--insn-limit", "1e15", "--time-limit", "1000s", stdout=out) as found,
+    ):
+        found.until("MIPS")
+        os.kill(found.run.pid, signal.SIGINT)
+        assert found.end() == 130
+    text = (tmp_path / "out").read_text(encoding="utf-8")
+    assert SUMMARY in text and "\nvcpu0 was at 0x100000 <_start>" in text
+
+
+def test_diagnosis_is_as_wide_as_the_terminal_and_ends_with_the_verdict(programs):
+    with screen(programs / "crash.elf") as found:
+        assert found.end() == 125
+    lines = COLOUR.sub("", found.text).splitlines()
+    assert max(map(len, lines)) <= 90 and lines[-1].startswith("triple fault: #UD")
+
+
 def running(programs: Path, *words: object) -> subprocess.Popen[bytes]:
     """An endless run, once it is under way: its trace, if it has one, has been begun."""
     limits = ("--insn-limit", "1e15", "--time-limit", "1000s", "--exit-limit", "1e12", "--output-limit", "256M")

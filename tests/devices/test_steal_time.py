@@ -4,6 +4,7 @@ from itertools import combinations_with_replacement
 
 import pytest
 
+from emu import abi
 from emu.devices.steal_time import PROFILES, Area, StealTime, decode
 from emu.faults import GuestFault, HostError
 
@@ -80,3 +81,14 @@ def test_two_vcpus_that_share_an_area_both_add_to_it() -> None:
     one.update(453909246)
     two.update(453909246)
     assert one.area(AREA) == Area(907818492, 4, 0, 0)
+
+
+def test_preemption_is_not_shown_at_an_address_that_no_update_has_been_served_at() -> None:
+    device = StealTime(lambda gpa, size: True)
+    device.wrmsr(abi.MSR_KVM_STEAL_TIME, 0x1001)
+    assert list(device.preempt()) == []
+    list(device.update(0, lambda gpa, size: 0))
+    device.wrmsr(abi.MSR_KVM_STEAL_TIME, 0x2001)
+    assert list(device.preempt()) == []
+    list(device.update(0, lambda gpa, size: 0))
+    assert [step.gpa for step in device.preempt()] == [0x2010]

@@ -28,6 +28,7 @@ class Model:
         self.delivered = self.updates = 0
         self.pending: list[str] = []
         self.base = self.delay = self.version = self.carry = self.delta = 0
+        self.looked_up = -1
 
     def peek(self, at: int, size: int) -> int:
         return sum(self.ram[at + n] << 8 * n for n in range(size))
@@ -53,7 +54,7 @@ class Model:
         self.requested = True
 
     def preempt(self) -> None:
-        if self.modern and self.live() and not self.shown:
+        if self.modern and self.live() and not self.shown and self.looked_up == self.msr // 64:
             self.shown = True
             self.poke(self.msr // 64 * 64 + 16, 1, 1)
 
@@ -68,6 +69,7 @@ class Model:
         if not self.pending:
             return None
         name, base = self.pending.pop(0), self.base
+        self.looked_up = base // 64
         if name == "preempted":
             self.shown = False
             self.poke(base + 16, 1, 0)

@@ -23,7 +23,8 @@ ENDLESS = ("hog",)
 
 # Amounts of time and what follows from them: on real KVM nobody can say how many there are.
 AMOUNTS = re.compile(
-    r"(?<=steal )\d+|(?<=version )\d+|(?<=after )\d+|\d+(?= (?:unchecked|torn|inside))|; for example \w+"
+    r"(?<=steal )\d+|(?<=waiting )\d+|(?<=version )\d+|(?<=after )\d+"
+    r"|\d+(?= (?:unchecked|torn|inside))|; for example \w+"
 )
 
 

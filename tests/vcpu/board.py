@@ -253,7 +253,7 @@ class Board:
         elif kind is exits.PortIn:
             vcpu.complete_in(now * 0x01010101 & 0xFFFFFFFF)
         elif kind is exits.PortOut:
-            pass
+            vcpu.complete_out()
         elif kind in (exits.Hlt, exits.Pause, exits.TprWrite):
             vcpu.complete(exit_)
         elif kind is exits.Hypercall:

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from emu import abi, machine
 from emu.devices.steal_time import Area
-from emu.result import Result, VcpuResult
+from emu.result import Result, TripleFault, VcpuResult, Whereabouts
 from emu.scenario import Config
-from emu.trace import Event, Switch, Wake
+from emu.trace import Event, Store, Switch, Wake
 from emu.view import summary
 from emu.view.strip import BLOCKS
 from emu.view.summary import as_json, ending, flag_duration, flag_size, notes, percent, render_plain, render_rich
@@ -131,10 +131,10 @@ def test_a_limit_names_its_option_and_value() -> None:
     config = Config(insn_limit=30_000_000)
     assert ending(result._replace(reason=machine.INSN_LIMIT), config) == (
         "stopped at --insn-limit 30,000,000 after 540 us of virtual time, 300,000 instructions;"
-        " give a higher one to go on"
+        " if this is no endless loop, give a higher --insn-limit"
     )
     assert "--time-limit 1s " in ending(result._replace(reason=machine.TIME_LIMIT), config)
-    assert "--output-limit 1M " in ending(result._replace(reason=machine.OUTPUT_LIMIT), config)
+    assert "--output-limit 256K " in ending(result._replace(reason=machine.OUTPUT_LIMIT), config)
 
 
 def test_option_values_are_written_as_options_take_them() -> None:
@@ -181,13 +181,18 @@ def contended(*events: Event, end_ns: int) -> tuple[Result, Timeline]:
     return Result(0, machine.EXIT, end_ns, end_ns, vcpus, b""), timeline
 
 
-def says_alone(run: tuple[Result, Timeline]) -> bool:
-    return any("nothing else" in note for note in notes(*run, Config(vcpus=2)))
+def says_alone(run: tuple[Result, Timeline], **options: object) -> bool:
+    return any("nothing else" in note for note in notes(*run, Config(vcpus=2, **options)))  # type: ignore[arg-type]
 
 
 def test_nothing_is_said_of_one_update_before_a_waiting_competitor_could_run() -> None:
     assert not says_alone(contended(end_ns=90 * US))
-    assert says_alone(contended(end_ns=500 * US))  # it waits for another pCPU: this one's quantum is long over
+
+
+def test_nothing_is_said_of_one_update_where_a_script_kept_the_others_waiting() -> None:
+    assert not says_alone(contended(end_ns=500 * US))
+    assert says_alone(contended(end_ns=500 * US), pcpus=2, pin=("1=1",))  # it waited for another pCPU
+    assert not says_alone(contended(end_ns=500 * US), pcpus=2, pin=("1=0",))
 
 
 def test_nothing_is_said_of_one_update_where_the_vcpu_came_and_went() -> None:
@@ -212,6 +217,77 @@ def test_a_guest_that_writes_into_its_area_is_told_apart() -> None:
     assert notes(*alone(updates=2, area=Area(77, 4, 0, 0)), Config()) == [
         "the steal in the area is not what was published, as the guest writes there too: vcpu0 (published 0 ns)"
     ]
+
+
+def same_area(area: Area, *steals: int) -> tuple[Result, Timeline]:
+    result, _ = alone(area=area)
+    timeline = Timeline(len(steals), len(steals))
+    for number, steal in enumerate(steals):
+        timeline(Switch(steal, number, IDLE, f"vcpu{number}", "start"))
+        timeline(Store(steal, number, "steal-time", "odd", 0x10_0008, 4, 1))
+        timeline(Store(steal, number, "steal-time", "even", 0x10_0008, 4, 2))
+    timeline.finish(500 * US)
+    vcpus = tuple(vcpu(number, 500 * US - steal, steal, 0, 2, area, ENABLED) for number, steal in enumerate(steals))
+    return result._replace(vcpus=vcpus), timeline
+
+
+def test_an_area_of_several_vcpus_is_told_as_such_and_not_as_the_guests_doing() -> None:
+    assert notes(*same_area(Area(30, 8, 0, 0), 10, 20), Config(vcpus=2)) == [
+        "vcpu0 and vcpu1 registered the same area, 0x100000, so both add to it"
+    ]
+    assert notes(*same_area(Area(60, 8, 0, 0), 10, 20, 30), Config(vcpus=3)) == [
+        "vcpu0, vcpu1 and vcpu2 registered the same area, 0x100000, so all add to it"
+    ]
+
+
+def test_a_write_that_enables_nothing_is_told() -> None:
+    assert notes(*alone(updates=0, area=None, msr=0x10_1000), Config()) == [
+        "vcpu0 wrote 0x101000 to MSR_KVM_STEAL_TIME with bit 0 clear: that enables nothing"
+    ]
+
+
+def test_an_update_left_half_done_is_told_and_not_taken_for_the_guests_doing() -> None:
+    result, _ = alone(updates=2, area=Area(0, 5, 0, 0), stolen_ns=40)
+    timeline = Timeline(1)
+    timeline(Switch(40, 0, IDLE, "vcpu0", "start"))
+    timeline(Store(50, 0, "steal-time", "odd", 0x10_0008, 4, 5))
+    timeline.finish(500 * US)
+    assert notes(result, timeline, Config(host_model="other-cpu")) == [
+        "the run ended in the middle of an update, so the version is odd and no reader takes the value: vcpu0"
+    ]
+
+
+FAULT = TripleFault(
+    0, 0, None, None, 0x10_0000, "main+0x3 (a/b.c:2)", "triple fault: #DE, divide error, at main (b.c:2)"
+)
+
+
+def test_a_crash_is_told_by_cause_and_place_and_without_a_picture_of_no_time() -> None:
+    timeline = Timeline(1)
+    timeline(Switch(0, 0, IDLE, "vcpu0", "start"))
+    timeline.finish(7)
+    one = vcpu(0, 7, 0, 0, 0, None, 0)
+    result = Result(None, machine.TRIPLE_FAULT, 7, 7, (one,), b"", FAULT)
+    text = render_plain(result, timeline, Config())
+    assert "at main (b.c:2), after 7 ns of virtual time" in text and "The run" not in text
+    assert "The run" in render_plain(result._replace(reason=machine.EXIT, exit_code=0), timeline, Config())
+
+
+def test_a_crash_after_a_shared_time_has_its_picture() -> None:
+    result, timeline = shared()
+    text = render_plain(result._replace(reason=machine.TRIPLE_FAULT, fault=FAULT), timeline, Config(tasks=("busy",)))
+    assert "The run, 540 us" in text
+
+
+def test_a_run_cut_short_says_where_each_vcpu_was_but_not_endlessly() -> None:
+    result, timeline = shared()
+    where = tuple(Whereabouts(number, 0x10_0023, "main+0x13", "a/loop.c:2") for number in range(20))
+    result = result._replace(reason=machine.INSN_LIMIT, where=where)
+    text = render_plain(result, timeline, Config(tasks=("busy",)))
+    assert "\nvcpu0 was at 0x100023 <main+0x13> (loop.c:2)\n" in text
+    assert text.count(" was at ") == summary.MAX_WHERE and "... and 12 vCPUs more" in text
+    assert as_json(result)["where"][0] == {"vcpu": 0, "pc": 0x10_0023, "symbol": "main+0x13", "line": "a/loop.c:2"}
+    assert str(Whereabouts(1, 16, "", "")) == "vcpu1 was at 0x10"
 
 
 def test_a_withheld_feature_is_the_only_note() -> None:
@@ -240,7 +316,8 @@ def test_sixty_four_vcpus_have_a_summary() -> None:
 def test_json_has_exactly_the_promised_keys() -> None:
     result, _ = shared()
     made = json.loads(json.dumps(as_json(result)))
-    assert list(made) == ["exit_code", "reason", "virtual_ns", "instructions", "vcpus", "console"]
+    assert list(made) == ["exit_code", "reason", "virtual_ns", "instructions", "vcpus", "console", "fault", "where"]
+    assert made["fault"] is None and made["where"] == []
     assert list(made["vcpus"][0]) == [
         "id", "ran_ns", "stolen_ns", "idle_ns", "elapsed_ns", "instructions", "updates", "msr", "area",
     ]  # fmt: skip
