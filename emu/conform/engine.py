@@ -47,6 +47,7 @@ class EngineEmulator:
         image = Image(stub.ENTRY, (Piece(stub.STUB_GPA, stub.PAGE, len(stub.PAGE)),), stub.RIGHTS, stub.PAGE, "stub")
         limits: dict[str, Any] = {"insn_limit": 10**15, "exit_limit": 10**12, "time_limit_ps": MAX_DURATION_PS}
         self._machine = Machine(image, Config(ram=operations.RAM_SIZE, **limits))
+        stub.map_page_0(self._machine.ram)
         package = self._machine.packages[0]
         start = package.vcpu.state()
         general = list(start.general)

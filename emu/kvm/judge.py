@@ -81,6 +81,7 @@ class Judge:
         self._drop()
         ram = Ram(operations.RAM_SIZE)
         prepare(ram, stub.ENTRY, stub.RIGHTS, 1)
+        stub.map_page_0(ram)
         ram.write(stub.STUB_GPA, stub.PAGE)
         self.ram = ram
         self._vm = Vm(self._system, ram)
