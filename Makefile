@@ -11,7 +11,7 @@ GUEST_SOURCES := $(wildcard guests/*.S guests/*.c guests/*.ld guests/include/*.h
 GUEST_BUILDER := emu/toolchain.py emu/compiler.py emu/data.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench prove-determinism prove-slicing guests lint reference wheel clean
+.PHONY: help run test bench prove-determinism prove-slicing prove-conform guests lint reference wheel clean
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -29,6 +29,9 @@ bench: guests/build/.done $(VENV)/.dev ## measure against the named baselines
 
 prove-determinism: guests/build/.done $(VENV)/.dev ## the full form of a bar: 100 runs and 10 hash seeds, one trace
 	@$(BIN)/python -m tests.test_determinism
+
+prove-conform: $(VENV)/.dev ## 100,000 random sequences: model, emulator and real KVM must agree
+	@$(EMU) conform --random 100000 --jobs 2
 
 guests: $(VENV)/.compiler guests/include/abi.h ## build the guest programs
 	@$(BIN)/python -m emu.toolchain

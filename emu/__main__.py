@@ -21,6 +21,7 @@ COMMANDS = {
     "run": "run a guest and account for its time",
     "build": "build a guest from C or assembler",
     "guests": "list the guests that come with emu",
+    "conform": "compare the emulator with its specification and with real KVM",
     "abi-header": "print the C header with every number a guest may rely on",
 }
 

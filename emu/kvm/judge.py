@@ -18,8 +18,8 @@ from emu import abi
 from emu.boot.entry import initial_state, prepare
 from emu.bus.cpuid import CpuidTable
 from emu.faults import HostError
-from emu.kvm import cpuid, ioctls, layout, operations, stub
-from emu.kvm.operations import Conditions, Content, Done, Leaf, Operation, Outcome, Refused, Value
+from emu.kvm import cpuid, ioctls, layout, operations, records, stub
+from emu.kvm.operations import Conditions, Content, Done, Operation, Outcome
 from emu.kvm.system import System
 from emu.kvm.vcpu import KICKED, Vcpu
 from emu.kvm.vm import Vm
@@ -81,6 +81,7 @@ class Judge:
         self._drop()
         ram = Ram(operations.RAM_SIZE)
         prepare(ram, stub.ENTRY, stub.RIGHTS, 1)
+        stub.map_page_0(ram)
         ram.write(stub.STUB_GPA, stub.PAGE)
         self.ram = ram
         self._vm = Vm(self._system, ram)
@@ -107,10 +108,11 @@ class Judge:
             self.renew()
         self.renewed, self._fresh = self._fresh, False
         self._clean()
-        self._write_records(operations_)
+        written = records.pack(operations_)
+        self.ram.bytes[stub.RECORDS_GPA : stub.RECORDS_GPA + len(written)] = written
         before, boot_vcpu = self._read_books(), self._number == 0
         try:
-            hosts = [self._host(operation) for operation in operations_ if type(operation) in _HOST]
+            hosts = [self._host(operation) for operation in operations_ if records.of_host(operation)]
             self._enter()
         except BaseException:
             self._drop()
@@ -120,7 +122,7 @@ class Judge:
         if self.ram.bytes[stub.STUB_GPA : stub.STUB_GPA + len(stub.PAGE)] != stub.PAGE:
             self._drop()
             raise HostError("a sequence had KVM write into the program that executes it", "/dev/kvm")
-        return self._outcomes(operations_, iter(hosts))
+        return records.outcomes(self.ram.bytes, operations_, hosts)
 
     # --- one sequence ------------------------------------------------------------------------------------------------
 
@@ -130,11 +132,6 @@ class Judge:
         memory = self.ram.bytes
         for gpa, zeroes in _ZEROES:
             memory[gpa : gpa + len(zeroes)] = zeroes
-
-    def _write_records(self, operations_: Sequence[Operation]) -> None:
-        pack = _PACK
-        records = b"".join([pack[type(operation)](operation) for operation in operations_]) + _END
-        self.ram.bytes[stub.RECORDS_GPA : stub.RECORDS_GPA + len(records)] = records
 
     def _host(self, operation: Operation) -> Outcome:
         """Let the guest come as far as this operation of the host, and do it."""
@@ -149,27 +146,6 @@ class Judge:
             raise HostError(f"a sequence did not come back within {STUCK_SECONDS} s", "/dev/kvm")
         if reason != ioctls.KVM_EXIT_IO:
             raise vcpu.unexpected(reason)
-
-    def _outcomes(self, operations_: Sequence[Operation], hosts: Any) -> list[Outcome]:
-        memory = self.ram.bytes
-        found: list[Outcome] = []
-        at = stub.RECORDS_GPA
-        for operation in operations_:
-            kind = type(operation)
-            if kind in _HOST:
-                found.append(next(hosts))
-            else:
-                _, _, _, eax, ebx, ecx, edx, vector, error, _ = stub.RECORD.unpack_from(memory, at)
-                if vector:
-                    found.append(Refused(vector, error))
-                elif kind is operations.Cpuid:
-                    found.append(Leaf(eax, ebx, ecx, edx))
-                elif kind in _READS:
-                    found.append(Value(eax | ebx << 32))
-                else:
-                    found.append(_DONE)
-            at += stub.RECORD_SIZE
-        return found
 
     def _read_books(self) -> tuple[int, int]:
         _, run_delay_ns, arrivals = os.pread(self._books.fileno(), 80, 0).split()
@@ -232,26 +208,11 @@ class Judge:
             self._vm = None
 
 
-def _record(routine: str, number: int = 0, value: int = 0) -> bytes:
-    return stub.RECORD.pack(stub.ROUTINES[routine], number, value, 0, 0, 0, 0, 0, 0, 0)
-
-
 _DONE = Done()
-_END = _record("end")
-_LEAVE = _record("leave")
 _ZEROES = tuple((gpa, bytes(size)) for gpa, size in operations.PAGES)
-_READS = (operations.Rdmsr, operations.Load)
 _HOST: dict[type, Callable[[Judge, Any], Outcome]] = {
     operations.Reenter: Judge._reenter,
     operations.SaveRestore: Judge._save_restore,
     operations.Reset: Judge._reset,
     operations.Memory: Judge._memory,
-}
-_PACK: dict[type, Callable[[Any], bytes]] = {
-    operations.Rdmsr: lambda op: _record("rdmsr", op.msr),
-    operations.Wrmsr: lambda op: _record("wrmsr", op.msr, op.value),
-    operations.Cpuid: lambda op: _record("cpuid", op.leaf, op.subleaf),
-    operations.Load: lambda op: _record(f"load{op.size}", op.gpa),
-    operations.Store: lambda op: _record(f"store{op.size}", op.gpa, op.value),
-    **dict.fromkeys(_HOST, lambda op: _LEAVE),
 }

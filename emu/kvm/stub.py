@@ -12,6 +12,7 @@ import struct
 
 from emu import abi
 from emu.boot.entry import LONG, Entry, Rights
+from emu.ram import Ram
 
 STUB_GPA = abi.GUEST_GPA
 RECORDS_GPA = STUB_GPA + abi.PAGE_SIZE
@@ -99,6 +100,14 @@ CODE: dict[str, tuple[tuple[str, str], ...]] = {
         ("48cf", "iretq"),
     ),
 }
+
+
+def map_page_0(ram: Ram) -> None:
+    """Map the first page, which `prepare` leaves out so that null pointers fault: here it is an address like any."""
+    table = abi.PAGE_TABLES_GPA
+    for _ in range(3):
+        table = ram.load(table, 8) & -abi.PAGE_SIZE & (1 << abi.MAXPHYADDR) - 1
+    ram.store(table, 8, abi.PTE_PRESENT | abi.PTE_WRITABLE | abi.PTE_NX)
 
 
 def _assemble() -> tuple[bytes, dict[str, int]]:
