@@ -58,6 +58,7 @@ from emu.vcpu.engine import Engine
 
 CHUNK_INSNS = 2_000_000  # the most between two looks at the outside world: Ctrl-C, progress, limits
 _ENTRIES_PER_TURN = 64
+_PATIENCE = 256  # exits that the vCPU completes by itself, between two looks at the limits
 
 
 class Machine:
@@ -242,7 +243,7 @@ class Machine:
             else:
                 window = True
         self._model.entering(package)
-        exit_ = vcpu.enter(budget, window=window)
+        exit_ = vcpu.enter(budget, window=window, patience=_PATIENCE)
         self._model.left(package)
         if type(exit_) is exits.BudgetSpent:
             return False

@@ -148,10 +148,11 @@ class Vcpu:
 
     # --- entering ----------------------------------------------------------------------------------------------------
 
-    def enter(self, budget_insns: int, *, window: bool = False) -> Exit:
+    def enter(self, budget_insns: int, *, window: bool = False, patience: int | None = None) -> Exit:
         """Run the guest for exactly `budget_insns` units, at least 1, unless an exit comes first; `used` counts them.
 
-        With `window` an InterruptWindow exit is owed at the first boundary where an interrupt may be delivered.
+        `patience` bounds the exits that are completed here without anybody hearing of them: after so many the entry is
+        over as if the budget were spent. With `window` an InterruptWindow exit is owed at the first boundary where an interrupt may be delivered.
         """
         engine = self.engine
         if engine.resident is not self:
@@ -198,6 +199,10 @@ class Vcpu:
                 return exits.BudgetSpent()
             if self._trap_after_step:
                 return self._single_step_trap()
+            if patience is not None:
+                patience -= 1
+                if patience <= 0:
+                    return exits.BudgetSpent()
 
     def _single_step_trap(self) -> Exit:
         self._trap_after_step = False
