@@ -152,7 +152,8 @@ class Vcpu:
         """Run the guest for exactly `budget_insns` units, at least 1, unless an exit comes first; `used` counts them.
 
         `patience` bounds the exits that are completed here without anybody hearing of them: after so many the entry is
-        over as if the budget were spent. With `window` an InterruptWindow exit is owed at the first boundary where an interrupt may be delivered.
+        over as if the budget were spent. With `window` an InterruptWindow exit is owed at the first boundary where an
+        interrupt may be delivered.
         """
         engine = self.engine
         if engine.resident is not self:
