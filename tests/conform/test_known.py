@@ -44,13 +44,17 @@ def test_without_the_list_the_known_difference_is_found_and_shrunk(kvm: None):
 
 def test_clock_that_would_cross_a_page_leaves_the_old_one_live_and_that_is_known(kvm: None):
     sequence = parse_sequence("wrmsr SYSTEM_TIME 0x200101; wrmsr SYSTEM_TIME 0x200ff1; reenter; load 0x200100 4")
-    verdicts = []
+    # Whether KVM stores the clock anew at the entry in question is not in our hands, so each is asked several times.
+    told, seen = set(), set()
     for known in (True, False):
         bench = Bench(kvm=True, known=known)
-        verdicts.append(bench.judge(sequence))
+        for _ in range(30):
+            verdict = bench.judge(sequence)
+            assert not (known and verdict.disagreements)
+            told.update(verdict.known)
+            seen.update(one.judge for one in verdict.disagreements)
         bench.close()
-    assert not verdicts[0].disagreements and verdicts[0].known in ((K4,), ())
-    assert [one.judge for one in verdicts[1].disagreements] == ["KVM"] * len(verdicts[0].known)
+    assert (told, seen) in (({K4}, {"KVM"}), (set(), set()))
 
 
 @pytest.mark.parametrize("slip", ["STEAL_TIME reserves one bit less", "POLL_CONTROL is powered up by INIT"])
