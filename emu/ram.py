@@ -27,7 +27,7 @@ class Ram:
             )
         self.size = size
         try:
-            self.bytes = _anonymous(size)
+            self.bytes = anonymous(size)
         except (OSError, ValueError, OverflowError) as error:
             raise HostError(
                 f"this computer does not give {size >> 20}M of memory ({error})", "RAM", "ask for less"
@@ -68,7 +68,8 @@ class Ram:
             raise IndexError(f"guest-physical {gpa:#x}+{size:#x} is outside {self.size:#x} bytes of RAM")
 
 
-def _anonymous(size: int) -> mmap.mmap:
+def anonymous(size: int) -> mmap.mmap:
+    """`size` bytes of zeroes of this process's own; raises what mmap does where they cannot be had."""
     # Private where the system knows the difference: shared, a forked child and its parent would have one memory.
     if hasattr(mmap, "MAP_PRIVATE"):
         return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

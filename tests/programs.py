@@ -56,6 +56,21 @@ class Recorded:
         return self.result.console.decode()
 
 
+def gate(vector: int, handler: str) -> str:
+    """Assembler that fills in the 64-bit interrupt gate of `vector` in the guest's table `idt`; uses RAX and RDI."""
+    return f"""
+    lea rax, [rip + {handler}]
+    lea rdi, [rip + idt + 16 * {vector}]
+    mov [rdi], ax
+    mov word ptr [rdi + 2], SELECTOR_CODE64
+    mov word ptr [rdi + 4], 0x8e00
+    shr rax, 16
+    mov [rdi + 6], ax
+    shr rax, 16
+    mov [rdi + 8], eax
+"""
+
+
 def run(source: str, bits: int = 64, each: Callable[[Machine], None] | None = None, **options: object) -> Recorded:
     """Run an assembler program with these configuration fields."""
     return Recorded(assembled(source, bits), Config(**options), each)

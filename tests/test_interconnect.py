@@ -3,7 +3,7 @@
 import pytest
 
 from emu import abi, trace
-from tests.programs import EXIT, run
+from tests.programs import EXIT, gate, run
 from tests.test_machine import TIMER
 
 X2APIC = TIMER  # enables x2APIC mode and the APIC, with a handler for vector 0x40 that counts in R15
@@ -54,21 +54,15 @@ def test_sleeper_is_woken_at_the_moment_of_sending_and_waits_from_then():
 
 
 def test_nmi_is_taken_with_interrupts_disabled_and_ends_even_that_sleep():
-    handler = """
-        lea rax, [rip + 5f]
-        lea rdi, [rip + idt + 16 * 2]
-        mov [rdi], ax
-        mov word ptr [rdi + 2], SELECTOR_CODE64
-        mov word ptr [rdi + 4], 0x8e00
-        shr rax, 16
-        mov [rdi + 6], ax
-        shr rax, 16
-        mov [rdi + 8], eax
+    handler = (
+        gate(2, "5f")
+        + """
         jmp 6f
     5:  mov al, 9
         out PORT_EXIT, al
     6:
     """
+    )
     receiver = handler + "cli\n9: hlt\n jmp 9b\n"
     recorded = run(
         both(SPIN + SEND.format(low=abi.APIC_DM_NMI, to=1) + "cli\n hlt\n", receiver), vcpus=2, quantum_ps=10**7

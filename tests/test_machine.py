@@ -16,19 +16,12 @@ from emu.result import (
     TRIPLE_FAULT,
 )
 from emu.scenario import Config
-from tests.programs import AREA, REGISTER, assembled, run, run_guest
+from tests.programs import AREA, REGISTER, assembled, gate, run, run_guest
 
 # An IDT with a handler for #GP that counts in R15 and steps over a two-byte instruction; it needs no data but its own.
-CATCH_GP = """
-    lea rax, [rip + gp_handler]
-    lea rdi, [rip + idt + 16 * 13]
-    mov [rdi], ax
-    mov word ptr [rdi + 2], SELECTOR_CODE64
-    mov word ptr [rdi + 4], 0x8e00
-    shr rax, 16
-    mov [rdi + 6], ax
-    shr rax, 16
-    mov [rdi + 8], eax
+CATCH_GP = (
+    gate(13, "gp_handler")
+    + """
     lea rax, [rip + idt]
     mov [rip + idtr + 2], rax
     lidt [rip + idtr]
@@ -48,6 +41,7 @@ idt: .skip 16 * 14
 .text
 1:
 """
+)
 
 
 def test_byte_written_to_exit_port_is_the_exit_status():
@@ -198,16 +192,9 @@ def test_only_the_boot_vcpu_starts_under_start_bsp():
     assert recorded.result.vcpus[1].idle_ns == recorded.result.vcpus[1].elapsed_ns
 
 
-TIMER = """
-    lea rax, [rip + tick]
-    lea rdi, [rip + idt + 16 * 0x40]
-    mov [rdi], ax
-    mov word ptr [rdi + 2], SELECTOR_CODE64
-    mov word ptr [rdi + 4], 0x8e00
-    shr rax, 16
-    mov [rdi + 6], ax
-    shr rax, 16
-    mov [rdi + 8], eax
+TIMER = (
+    gate(0x40, "tick")
+    + """
     lea rax, [rip + idt]
     mov [rip + idtr + 2], rax
     lidt [rip + idtr]
@@ -249,6 +236,7 @@ idt: .skip 16 * 0x41
 .text
 1:
 """
+)
 ARM = "mov ecx, APIC_TMICT\n mov eax, {ticks}\n xor edx, edx\n wrmsr\n"
 
 

@@ -125,11 +125,9 @@ def _push_error(
     if error is None or vector not in vmcb.WITH_ERROR_CODE:
         return None
     hidden = engine.hidden()
-    engine.control.read()
-    control = engine.control
-    if not control["CR0"] & abi.CR0_PE:
+    paging = engine.paging(hidden)
+    if not paging.cr0 & abi.CR0_PE:
         return None  # real mode has no error codes
-    paging = Paging(control["CR0"], control["CR3"], control["CR4"], hidden.lma)
     rsp = engine.read_register("RSP")
     if hidden.lma:
         size, linear, new = 8, rsp - 8 & vmcb.MASK64, rsp - 8

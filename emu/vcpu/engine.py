@@ -26,6 +26,7 @@ from emu.ram import Ram
 from emu.vcpu import host_window, port_io, vmcb
 from emu.vcpu.calibration import Layout, check_version, find_blob, find_counter, verify
 from emu.vcpu.host_window import HOST_CR4, HSAVE, IOPM, MSRPM, OPEN_MSRPM, STUB_INSNS, VMCB, WINDOW, WINDOW_SIZE
+from emu.vcpu.paging import Paging
 from emu.vcpu.registers import Batch, uclib
 
 GENERAL = tuple(name.upper() for name in state.GENERAL)
@@ -402,6 +403,12 @@ class Engine:
         """The hidden state of the guest in the engine."""
         self._context_save(self.handle, self._blob.context)
         return self.layout.hidden(self._blob_bytes)
+
+    def paging(self, hidden: Hidden) -> Paging:
+        """How the addresses of the guest in the engine are translated; `hidden` is its hidden state, read before."""
+        control = self.control
+        control.read()
+        return Paging(control["CR0"], control["CR3"], control["CR4"], hidden.lma)
 
     def set_shadow(self, shadow: bool) -> None:
         """Put the interrupt shadow of a loaded state in force; VMRUN itself clears it."""

@@ -9,6 +9,7 @@ In Linux: svm_hardware_setup() and init_vmcb() in arch/x86/kvm/svm/svm.c.
 import mmap
 
 from emu import abi, state
+from emu.ram import anonymous
 from emu.vcpu import vmcb
 from emu.vcpu.registers import Batch
 
@@ -34,7 +35,7 @@ _SCRATCH_CODE = {
 
 def allocate() -> mmap.mmap:
     """The window's memory, with the stub, the closed MSR permission map and the scratch guest in place."""
-    window = _anonymous()
+    window = anonymous(WINDOW_SIZE)
     window[: len(STUB)] = STUB
     window[MSRPM:OPEN_MSRPM] = b"\xff" * (OPEN_MSRPM - MSRPM)
     _lay_out_scratch(window)
@@ -77,9 +78,3 @@ def describe_scratch(name: str, block: vmcb.Vmcb, general: Batch) -> None:
     block.set_quad(vmcb.CR4, HOST_CR4)
     general["RIP"], general["RSP"] = program(name), base + _SCRATCH_STACK
     general["RFLAGS"] = abi.RFLAGS_FIXED | (abi.RFLAGS_IF if name == "wait" else 0)
-
-
-def _anonymous() -> mmap.mmap:
-    if hasattr(mmap, "MAP_PRIVATE"):
-        return mmap.mmap(-1, WINDOW_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return mmap.mmap(-1, WINDOW_SIZE)

@@ -45,9 +45,7 @@ def look(engine: "Engine", port: int, size: int) -> PortRequest:
     """The same for an IN, and whether it is an INS."""
     request = seen(engine, port, size, None)
     hidden = engine.hidden()
-    engine.control.read()
-    control = engine.control
-    paging = Paging(control["CR0"], control["CR3"], control["CR4"], hidden.lma)
+    paging = engine.paging(hidden)
     linear = request.rip if hidden.long else hidden.cs_base + request.rip & 0xFFFFFFFF
     found = decode.decode(read_linear(engine.ram, paging, linear, decode.MAX_LENGTH), hidden.long)
     string = found is not None and found.opcode in (decode.STRING_IN, decode.STRING_IN_WIDE)

@@ -99,9 +99,7 @@ class Vcpu:
     def paging(self) -> Paging:
         """The registers that decide how this vCPU's addresses are translated."""
         engine = self._reside()
-        engine.control.read()
-        control = engine.control
-        return Paging(control["CR0"], control["CR3"], control["CR4"], engine.hidden().lma)
+        return engine.paging(engine.hidden())
 
     def translate(self, linear: int) -> int | None:
         """The guest-physical address of a linear one, or None."""
@@ -284,9 +282,7 @@ class Vcpu:
     def _instruction(self) -> decode.Instruction | None:
         hidden = self.engine.hidden()
         self._long = hidden.long
-        control = self.engine.control
-        control.read()
-        paging = Paging(control["CR0"], control["CR3"], control["CR4"], hidden.lma)
+        paging = self.engine.paging(hidden)
         linear = self._rip if hidden.long else hidden.cs_base + self._rip & _MASK32
         code = read_linear(self.ram, paging, linear, min(decode.MAX_LENGTH, abi.PAGE_SIZE - linear % abi.PAGE_SIZE))
         found = decode.decode(code, hidden.long)

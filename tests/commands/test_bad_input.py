@@ -188,7 +188,7 @@ def test_memory_that_the_host_does_not_give_is_refused(capsys, monkeypatch):
     def fail(size: int) -> None:
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr("emu.ram._anonymous", fail)
+    monkeypatch.setattr("emu.ram.anonymous", fail)
     assert "Cannot allocate memory" in refused(capsys, "run", "hello", "--ram", "3G")
 
 
