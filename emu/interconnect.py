@@ -42,6 +42,8 @@ class Interconnect:
             for package in self._at((request.apic_id,)):
                 package.kicked = True
                 package.parked = False
+                if package.waiting:
+                    continue
                 self._host.wake(package.number, self._now())
             return 0
         if isinstance(request, SendIpi):
@@ -60,6 +62,8 @@ class Interconnect:
     def notice(self, package: Package) -> None:
         """Something has arrived at this vCPU's APIC: wake it, if that ends its sleep."""
         lapic = package.lapic
+        if package.waiting:
+            return
         if lapic.startup.pending or (lapic.nmi and not lapic.startup.waiting):
             package.parked = False  # neither asks for the interrupt flag
         elif package.parked or lapic.startup.waiting or lapic.pending() is None:

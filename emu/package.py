@@ -13,6 +13,7 @@ from emu import abi
 from emu.boot.reset import state_after_init
 from emu.bus.cpuid import CpuidTable
 from emu.bus.msr import MsrBus
+from emu.devices.async_pf import AsyncPf
 from emu.devices.hypercalls import Hypercalls
 from emu.devices.kvmclock import KvmClock, SystemTime, WallClock
 from emu.devices.lapic import Lapic
@@ -31,6 +32,12 @@ from emu.vcpu.cpu_msrs import CpuMsrs
 from emu.vcpu.engine import Engine
 from emu.vcpu.vcpu import Vcpu
 
+# What goes with asynchronous page faults, by the names under which it can be withheld; those of 2011 know the first.
+ASYNC_PF = {
+    "async-pf": abi.KVM_FEATURE_ASYNC_PF,
+    "async-pf-vmexit": abi.KVM_FEATURE_ASYNC_PF_VMEXIT,
+    "async-pf-int": abi.KVM_FEATURE_ASYNC_PF_INT,
+}
 # The hypercalls that can be offered, by the names under which they can be withheld.
 HYPERCALLS = {"pv-unhalt": abi.KVM_FEATURE_PV_UNHALT, "pv-send-ipi": abi.KVM_FEATURE_PV_SEND_IPI}
 
@@ -47,6 +54,7 @@ class Package:
 
     `exit` is an exit that has been taken and not yet completed, `halting` tells of a HLT that was, or of an INIT;
     `parked` says that no interrupt can wake this vCPU again, `kicked` that its next HLT is not to sleep.
+    `waiting` says that it sleeps until a page is back, whatever comes meanwhile.
     `update` is an update under way (host model other-cpu), its next store due after `store_in` more instructions.
     """
 
@@ -72,6 +80,7 @@ class Package:
         time = SystemTime(ram.holds, shared.master, self.tsc, boot=number == 0)
         self.clock = KvmClock(shared.wall, time) if "clocksource" in offered else None
         self.pv_eoi = PvEoi(ram.holds) if "pv-eoi" in offered else None
+        self.async_pf = _async_pf(ram, number, config.abi, offered)
         self.hypercalls = Hypercalls(tuple(bit for name, bit in HYPERCALLS.items() if name in offered))
         poll = PollControl() if "poll-control" in offered else None
         self.msrs = MsrBus()
@@ -79,7 +88,7 @@ class Package:
         self.msrs.attach(self.tsc.msrs, self.tsc)
         self.msrs.attach(self.lapic.msrs, self.lapic)
         devices: list[object] = [self.tsc, self.lapic, self.hypercalls]
-        for device in (self.steal, self.clock, self.pv_eoi, poll):
+        for device in (self.steal, self.clock, self.async_pf, self.pv_eoi, poll):
             if device is not None:
                 self.msrs.attach(device.msrs, device)
                 devices.append(device)
@@ -88,12 +97,13 @@ class Package:
         self.halting = False
         self.parked = False
         self.kicked = False
+        self.waiting = False
         self.update: Iterator[Step] | None = None
         self.store_in = 0
 
     def alarm_ps(self) -> int | None:
         """When something of this package's own will happen by itself."""
-        return None if self.parked else self.lapic.due_ps
+        return None if self.parked or self.waiting else self.lapic.due_ps
 
     def start_over(self) -> None:
         """Do what an INIT or a start-up message that has arrived asks for, which is a unit of work."""
@@ -106,7 +116,7 @@ class Package:
         else:
             vcpu.load(state_after_init(vcpu.state()))
             self.lapic.reset()
-            for device in (self.steal, self.clock, self.pv_eoi):
+            for device in (self.steal, self.clock, self.async_pf, self.pv_eoi):
                 if device is not None:
                     device.reset()
             self.halting = event.waits
@@ -116,3 +126,10 @@ class Package:
     def tsc_aux(self) -> int:
         """What RDTSCP puts into ECX."""
         return self.vcpu.msrs[abi.MSR_TSC_AUX]
+
+
+def _async_pf(ram: Ram, number: int, profile: str, offered: list[str]) -> AsyncPf | None:
+    if "async-pf" not in offered:
+        return None
+    features = [bit for name, bit in ASYNC_PF.items() if name in offered]
+    return AsyncPf(ram.holds, number, profile, tuple(features[:1] if profile == "kvm-2011" else features))

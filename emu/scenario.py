@@ -18,7 +18,10 @@ PROFILES = ("kvm", "kvm-2011")
 POLICIES = ("round-robin", "fair", "random", "script")
 STEAL_STORES = ("whole", "halves")
 STARTS = ("all", "bsp")
-FEATURES = ("clocksource", "steal-time", "pv-eoi", "pv-unhalt", "pv-tlb-flush", "pv-send-ipi", "poll-control")
+FEATURES = (
+    *("clocksource", "steal-time", "async-pf", "async-pf-vmexit", "async-pf-int"),
+    *("pv-eoi", "pv-unhalt", "pv-tlb-flush", "pv-send-ipi", "poll-control"),
+)
 IMAGE_MODES = ("auto", "long", "pm32", "real")
 DEFAULT_STORE_GAP = 64  # under other-cpu: gaps of 0 to this many instructions, from the seed
 MAX_TEXT = 1 << 20
@@ -47,6 +50,7 @@ class Config(NamedTuple):
     host_model: str = "kvm"
     store_gap: tuple[int, ...] = ()
     steal_store: str = "whole"
+    swap: tuple[str, ...] = ()
     abi: str = "kvm"
     without: tuple[str, ...] = ()
     start: str = "all"
@@ -249,6 +253,15 @@ OPTIONS = (
         "whole: the host stores steal in one piece, as a 64-bit host does; halves: low half first, as a 32-bit one",
         metavar="NAME",
     ),
+    Option(
+        "swap",
+        "swap",
+        TASK,
+        "a page that the host takes away, as PAGE:at=TIME,in=TIME,every=TIME: it is back `in` after the guest has"
+        " touched it; PAGE is a symbol or an address; may be given several times",
+        repeats=True,
+        metavar="PAGE:..",
+    ),
     Option("abi", "abi", one_of(*PROFILES), "the interface of today, or of the 2011 document", metavar="NAME"),
     Option(
         "without",
@@ -288,7 +301,7 @@ OPTIONS = (
 )
 BY_FIELD = {option.field: option for option in OPTIONS}
 BY_NAME = {option.name: option for option in OPTIONS}
-_EXAMPLES = {"tasks": "busy", "pin": "0=1", "weight": "0=2", "without": "steal-time"}
+_EXAMPLES = {"tasks": "busy", "pin": "0=1", "weight": "0=2", "without": "steal-time", "swap": "buffer:at=1ms,in=200us"}
 _FORMS = {"script": "give a pair of texts: a name for messages, and the script itself"}
 _KINDS: dict[type, str] = {
     bool: "true or false",

@@ -12,7 +12,7 @@ MOST_USED = ("vcpus", "pcpus", "task", "policy", "quantum")
 THEMES = (
     ("who runs when", ("script", "seed", "pin", "weight", "interleave")),
     ("the steal-time interface", ("host-model", "store-gap", "steal-store", "abi", "without")),
-    ("the machine", ("ram", "start", "mode", "ps-per-insn", "tsc-khz")),
+    ("the machine", ("ram", "swap", "start", "mode", "ps-per-insn", "tsc-khz")),
     ("limits", ("time-limit", "insn-limit", "exit-limit", "output-limit")),
 )
 
