@@ -24,7 +24,7 @@ class Begin(NamedTuple):
 class Switch(NamedTuple):
     """A pCPU changes hands. `prev` and `next` are names such as `vcpu0` or `task1`, or `idle`.
 
-    `why`: `start`, `quantum`, `preempted` (by a wake-up), `blocked`, `wake`, `script`.
+    `why`: `start`, `quantum`, `preempted` (by a wake-up), `blocked`, `wake`, `yield` (to `next`), `script`.
     """
 
     t: int
