@@ -59,7 +59,8 @@ class StealTime:
 
     `ram_holds(gpa, size)` says whether a range is guest RAM throughout. `profile` is one of PROFILES: `kvm` is the
     interface of today, `kvm-bugs` the same here, as KVM's defects are elsewhere, `kvm-2011` the document of 2011 (no
-    preempted byte; an address outside RAM is refused). Raises HostError for another. With `tlb_flush` (KVM_FEATURE_PV_TLB_FLUSH) the first store of an update is an exchange:
+    preempted byte; an address outside RAM is refused). Raises HostError for another. With `tlb_flush`
+    (KVM_FEATURE_PV_TLB_FLUSH) the first store of an update is an exchange:
     where another vCPU had asked in the preempted byte for a TLB flush, `take_flush` says so.
 
     `requested`: an update is due before the next guest instruction. `updates`: how many were completed. `last_steal`:
