@@ -70,12 +70,11 @@ def _add(group: argparse._ArgumentGroup, names: Sequence[str]) -> None:
     defaults = Config()._asdict()
     for option in (BY_NAME[name] for name in names):
         default = shown(option.name, defaults[option.field])
-        text = f"{option.help} (default: {default})" if default else option.help
-        help_ = text.replace("%", "%%")
+        text = (f"{option.help} (default: {default})" if default else option.help).replace("%", "%%")
         if option.kind is FLAG:
-            group.add_argument(f"--{option.name}", action="append_const", const="true", help=help_)
+            group.add_argument(f"--{option.name}", action="append_const", const="true", help=option.help)
         else:
-            group.add_argument(f"--{option.name}", action="append", metavar=option.metavar or "X", help=help_)
+            group.add_argument(f"--{option.name}", action="append", metavar=option.metavar or "X", help=text)
 
 
 def config_from(parsed: argparse.Namespace, base: Config) -> Config:
@@ -86,8 +85,10 @@ def config_from(parsed: argparse.Namespace, base: Config) -> Config:
 
 def shown(name: str, value: object) -> str:
     """A default as one would type it."""
-    if value is None or value is False or value == ():
+    if value is None or value == ():
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, int):
         if name in ("ram", "output-limit"):
             return f"{value >> 20}M" if value % (1 << 20) == 0 else f"{value >> 10}K"
