@@ -273,7 +273,18 @@ def test_whom_another_pcpu_took_in_the_meantime_is_not_yielded_to() -> None:
     assert scheduler.yield_to(1, 2)
     scheduler.ran(1, 2000)  # the rest of that instruction; meanwhile the quantum on pCPU 0 is over
     scheduler.next(None)
+    scheduler.ran(0, 3000)
+    scheduler.next(None)
     assert [vcpu.pcpu for vcpu in vcpus] == [None, 1, 0]
+
+
+def test_yield_of_one_that_blocks_before_the_switch_is_forgotten() -> None:
+    sleeper = Vcpu((Phase(3, yields=2, sleep_ps=-1), Phase(1)))
+    driver = Driver(RoundRobin(US), [sleeper, ALWAYS, ALWAYS], []).run(2 * US)
+    assert driver.switches()[1:3] == [
+        (0, 3000, "vcpu0", "vcpu1", "blocked"),
+        (0, 3000 + US, "vcpu1", "vcpu2", "quantum"),
+    ]
 
 
 def test_script_is_not_swayed_by_a_yield() -> None:
