@@ -9,7 +9,7 @@ In Linux: kvm_irq_delivery_to_apic() in arch/x86/kvm/irq_comm.c; kvm_apic_accept
 
 from collections.abc import Callable, Iterable, Sequence
 
-from emu.devices.hypercalls import Kick, Request, SendIpi
+from emu.devices.hypercalls import Kick, Request, SendIpi, Yield
 from emu.devices.ipi import Ipi, route
 from emu.host.scheduler import Scheduler
 from emu.package import Package
@@ -54,6 +54,10 @@ class Interconnect:
                 package.lapic.receive(Ipi(caller.number, request.mode, request.vector, package.number))
                 self.notice(package)
             return len(reached)
+        if isinstance(request, Yield):
+            for package in self._at((request.apic_id,)):
+                self._host.yield_to(caller.number, package.number)
+            return 0  # whether it came to anything, the guest is not told
         raise ValueError(f"no machine offers {request}")
 
     def _at(self, apic_ids: Iterable[int]) -> list[Package]:

@@ -24,7 +24,7 @@ class Begin(NamedTuple):
 class Switch(NamedTuple):
     """A pCPU changes hands. `prev` and `next` are names such as `vcpu0` or `task1`, or `idle`.
 
-    `why`: `start`, `quantum`, `preempted` (by a wake-up), `blocked`, `wake`, `script`.
+    `why`: `start`, `quantum`, `preempted` (by a wake-up), `blocked`, `wake`, `yield` (to `next`), `script`.
     """
 
     t: int
@@ -169,7 +169,23 @@ class End(NamedTuple):
     exit_code: int | None
 
 
-Event = Begin | Switch | Wake | ExitEvent | MsrWrite | Store | Mmio | Swapped | PageMissing | Ipi | Trap | Console | Mark | Account | End
+Event = (
+    Begin
+    | Switch
+    | Wake
+    | ExitEvent
+    | MsrWrite
+    | Store
+    | Mmio
+    | Swapped
+    | PageMissing
+    | Ipi
+    | Trap
+    | Console
+    | Mark
+    | Account
+    | End
+)
 
 _NAMES = {
     Begin: "begin",

@@ -163,6 +163,6 @@ PROMISES = (
     Promise(
         "CP-4",
         "An MSR that nobody owns raises #GP(0) on read and write",
-        tuple(f"rdmsr {msr}; wrmsr {msr} 0; rdmsr STEAL_TIME" for msr in ("0x4b564d08", "0x4b564d09", "0x4b564dff")),
+        tuple(f"rdmsr {msr}; wrmsr {msr} 0; rdmsr STEAL_TIME" for msr in ("0x4b564d09", "0x4b564d80", "0x4b564dff")),
     ),
 )
