@@ -1,4 +1,4 @@
-"""Interrupts at work in the machine: priorities, IF, periodic and deadline timers, and the register that is not there."""
+"""Interrupts in the machine: priorities, periodic and deadline timers, and registers that are not there yet."""
 
 import pytest
 

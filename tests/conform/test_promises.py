@@ -13,7 +13,7 @@ from emu.conform.specification import DOCUMENTS, Promised, read, specification
 from emu.conform.text import parse_sequence
 from emu.conform.verdict import Bench
 from emu.devices.async_pf import AsyncPf
-from emu.devices.kvmclock import KvmClock, SystemTime, WallClock
+from emu.devices.kvmclock import SystemTime, WallClock
 from emu.devices.poll_control import PollControl
 from emu.devices.pv_eoi import PvEoi
 from emu.devices.steal_time import StealTime, Step
@@ -279,10 +279,10 @@ def test_nothing_is_broken_without_a_slip(bench: Bench):
 
 
 def test_promise_is_read_with_its_group_and_tests():
-    text = "# T\n\n## XY: a group\n\n### XY-1 It holds\n\nSo.\n\n- Source: s.\n- Tests: `tests/a.py::test_a`, `tests/b.py::test_b[c]`\n"
-    assert read("d.md", text) == [
-        Promised("XY-1", "It holds", "a group", "d.md", ("tests/a.py::test_a", "tests/b.py::test_b[c]"))
-    ]
+    tests = ("tests/a.py::test_a", "tests/b.py::test_b[c]")
+    shown = ", ".join(f"`{test}`" for test in tests)
+    text = f"# T\n\n## XY: a group\n\n### XY-1 It holds\n\nSo.\n\n- Source: s.\n- Tests: {shown}\n"
+    assert read("d.md", text) == [Promised("XY-1", "It holds", "a group", "d.md", tests)]
 
 
 def test_missing_document_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Any):

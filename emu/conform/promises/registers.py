@@ -59,7 +59,8 @@ SEQUENCES: dict[str, tuple[str, ...]] = {
     "RS-1": (_READ_ALL,),
     "RS-2": (
         *(f"wrmsr {msr} {value}; reset; rdmsr {msr}" for msr, value in _VALUES.items() if msr not in _KEPT_BY_INIT),
-        "wrmsr STEAL_TIME 0x200001; reenter; reset; store 0x200000 0 8; store 0x200008 0 8; reenter; memory 0x200000 64",
+        "wrmsr STEAL_TIME 0x200001; reenter; reset; store 0x200000 0 8; store 0x200008 0 8; reenter; "
+        "memory 0x200000 64",
         "wrmsr SYSTEM_TIME 0x200101; reset; store 0x200100 0 4; reenter; load 0x200100 4",
     ),
     "RS-3": tuple(f"wrmsr {msr} {_VALUES[msr]}; reset; rdmsr {msr}" for msr in _KEPT_BY_INIT),
