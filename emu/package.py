@@ -13,7 +13,7 @@ from emu import abi
 from emu.boot.reset import state_after_init
 from emu.bus.cpuid import CpuidTable
 from emu.bus.msr import MsrBus
-from emu.devices import kvmclock
+from emu.devices import async_pf, kvmclock
 from emu.devices.async_pf import AsyncPf
 from emu.devices.hypercalls import Hypercalls
 from emu.devices.kvmclock import KvmClock, SystemTime, WallClock
@@ -34,12 +34,6 @@ from emu.vcpu.cpu_msrs import CpuMsrs
 from emu.vcpu.engine import Engine
 from emu.vcpu.vcpu import Vcpu
 
-# What goes with asynchronous page faults, by the names under which it can be withheld; those of 2011 know the first.
-ASYNC_PF = {
-    "async-pf": abi.KVM_FEATURE_ASYNC_PF,
-    "async-pf-vmexit": abi.KVM_FEATURE_ASYNC_PF_VMEXIT,
-    "async-pf-int": abi.KVM_FEATURE_ASYNC_PF_INT,
-}
 # The hypercalls that can be offered, by the names under which they can be withheld.
 HYPERCALLS = {
     "pv-unhalt": abi.KVM_FEATURE_PV_UNHALT,
@@ -54,8 +48,8 @@ UNTOLD: dict[str, tuple[int, ...]] = {
     "pv-tlb-flush": (abi.KVM_FEATURE_PV_TLB_FLUSH,),
     "poll-control": PollControl.features,
     "migration-control": MigrationControl.features,
-    **{name: (bit,) for name, bit in (*HYPERCALLS.items(), *ASYNC_PF.items())},
-    "async-pf": tuple(ASYNC_PF.values()),
+    **{name: (bit,) for name, bit in (*HYPERCALLS.items(), *async_pf.FEATURE_NAMES.items())},
+    "async-pf": async_pf.FEATURES,
 }
 
 
@@ -150,5 +144,5 @@ class Package:
 def _async_pf(ram: Ram, number: int, profile: str, offered: list[str]) -> AsyncPf | None:
     if "async-pf" not in offered:
         return None
-    features = [bit for name, bit in ASYNC_PF.items() if name in offered]
+    features = [bit for name, bit in async_pf.FEATURE_NAMES.items() if name in offered]
     return AsyncPf(ram.holds, number, profile, tuple(features[:1] if profile == "kvm-2011" else features))

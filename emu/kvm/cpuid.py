@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from emu import abi
 from emu.bus.cpuid import REGISTERS, CpuidTable
+from emu.devices import async_pf
+from emu.devices.async_pf import AsyncPf
 from emu.devices.hypercalls import Hypercalls
 from emu.devices.kvmclock import KvmClock, SystemTime, WallClock
 from emu.devices.lapic import Lapic
@@ -79,6 +81,9 @@ def emulator_cpuid(number: int, vcpus: int, without: Iterable[str] = ()) -> Cpui
 
     if "steal-time" not in withheld:
         devices.append(StealTime(nowhere, tlb_flush="pv-tlb-flush" not in withheld))
+    if "async-pf" not in withheld:
+        offered = (bit for name, bit in async_pf.FEATURE_NAMES.items() if name not in withheld)
+        devices.append(AsyncPf(nowhere, features=tuple(offered)))
     if "clocksource" not in withheld:
         devices.append(KvmClock(WallClock(nowhere), SystemTime(nowhere, MasterClock(1), tsc)))
     if "pv-eoi" not in withheld:
