@@ -6,7 +6,7 @@ packages to what they share, which is RAM, ports and the host.
 In Linux: struct kvm_vcpu in include/linux/kvm_host.h with struct kvm_vcpu_arch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from emu import abi
@@ -20,19 +20,23 @@ from emu.devices.poll_control import PollControl
 from emu.devices.pv_eoi import PvEoi
 from emu.devices.pvclock import MasterClock
 from emu.devices.startup import Sipi
-from emu.devices.steal_time import StealTime, Step
+from emu.devices.steal_time import StealTime
 from emu.devices.tsc import Tsc
 from emu.exits import Exit
 from emu.host.entity import Entity
 from emu.ram import Ram
 from emu.scenario import FEATURES, Config
 from emu.state import CpuState
+from emu.stateful import State, Stateful
 from emu.vcpu.cpu_msrs import CpuMsrs
 from emu.vcpu.engine import Engine
 from emu.vcpu.vcpu import Vcpu
 
 # The hypercalls that can be offered, by the names under which they can be withheld.
 HYPERCALLS = {"pv-unhalt": abi.KVM_FEATURE_PV_UNHALT, "pv-send-ipi": abi.KVM_FEATURE_PV_SEND_IPI}
+
+# An update that the host model other-cpu spreads over time: its first store is still to come, or was performed.
+PLANNED, BEGUN = "planned", "begun"
 
 
 class Clocks(NamedTuple):
@@ -41,14 +45,24 @@ class Clocks(NamedTuple):
     master: MasterClock
     wall: WallClock
 
+    def state(self) -> State:
+        return self.master.state(), self.wall.state()
 
-class Package:
+    def load(self, state: State) -> None:
+        for clock, of_clock in zip(self, state, strict=True):
+            clock.load(of_clock)
+
+
+class Package(Stateful):
     """vCPU `number` in state `start`; `now` tells virtual time in picoseconds to its devices.
 
     `exit` is an exit that has been taken and not yet completed, `halting` tells of a HLT that was, or of an INIT;
     `parked` says that no interrupt can wake this vCPU again, `kicked` that its next HLT is not to sleep.
-    `update` is an update under way (host model other-cpu), its next store due after `store_in` more instructions.
+    `update` (host model other-cpu) is PLANNED or BEGUN, its next store due after `store_in` more instructions, or None.
     """
+
+    fields = ("exit", "halting", "parked", "kicked", "update", "store_in")
+    parts = ("tsc", "lapic", "steal", "clock", "pv_eoi", "poll")
 
     def __init__(
         self,
@@ -73,13 +87,13 @@ class Package:
         self.clock = KvmClock(shared.wall, time) if "clocksource" in offered else None
         self.pv_eoi = PvEoi(ram.holds) if "pv-eoi" in offered else None
         self.hypercalls = Hypercalls(tuple(bit for name, bit in HYPERCALLS.items() if name in offered))
-        poll = PollControl() if "poll-control" in offered else None
+        self.poll = PollControl() if "poll-control" in offered else None
         self.msrs = MsrBus()
         self.msrs.attach(CpuMsrs.msrs, CpuMsrs(self.vcpu))
         self.msrs.attach(self.tsc.msrs, self.tsc)
         self.msrs.attach(self.lapic.msrs, self.lapic)
         devices: list[object] = [self.tsc, self.lapic, self.hypercalls]
-        for device in (self.steal, self.clock, self.pv_eoi, poll):
+        for device in (self.steal, self.clock, self.pv_eoi, self.poll):
             if device is not None:
                 self.msrs.attach(device.msrs, device)
                 devices.append(device)
@@ -88,7 +102,7 @@ class Package:
         self.halting = False
         self.parked = False
         self.kicked = False
-        self.update: Iterator[Step] | None = None
+        self.update: str | None = None
         self.store_in = 0
 
     def alarm_ps(self) -> int | None:
