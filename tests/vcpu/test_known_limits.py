@@ -83,11 +83,6 @@ def test_movaps_to_an_odd_address_is_not_refused(engine):
     assert type(Board(engine, LONG0, assemble(f"movaps [{DATA + 1}], xmm0\nhlt")).vcpu.enter(10)) is exits.Hlt
 
 
-def test_paging_can_be_switched_off_in_64_bit_code(engine):
-    board = Board(engine, LONG0, assemble("mov rax, cr0\nbtr eax, 31\nmov cr0, rax\nhlt"))
-    assert type(board.vcpu.enter(10)) is exits.Hlt
-
-
 def test_fsin_is_the_hosts_own(engine):
     board = Board(engine, LONG0, assemble(f"fld1\nfsin\nfstp qword ptr [{DATA}]\nhlt"))
     board.vcpu.enter(10)
