@@ -493,7 +493,8 @@ class Engine:
     def set_control(self, name: str, value: int) -> None:
         """Set CR0, CR3 or CR4 for the guest in the engine, as its own MOV would; LMA follows CR0.PG."""
         self.uc.reg_write(getattr(x86_const, f"UC_X86_REG_{name}"), value)
-        self.flush_tlb()
+        if name != "CR0":  # there the engine flushes where a bit that matters has changed
+            self.flush_tlb()
 
     def flush_tlb(self) -> None:
         self.uc.ctl(unicorn_const.UC_CTL_TLB_FLUSH, unicorn_const.UC_CTL_IO_WRITE)
