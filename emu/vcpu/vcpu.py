@@ -20,6 +20,8 @@ from emu.vcpu.special_moves import DR6
 
 _DR6_SINGLE_STEP = 1 << 14
 _MASK32 = 0xFFFFFFFF
+# From the end of the lower half on, so many linear addresses are not canonical, and nothing can be fetched from there.
+_LOW_HALF, _NOT_CANONICAL = 1 << 47, (1 << 64) - (1 << 48)
 
 
 class Vcpu:
@@ -300,11 +302,14 @@ class Vcpu:
         address = None
         if vector == abi.PF_VECTOR:
             address = engine.vmcb.quad(vmcb.EXITINFO2)
-            if address - self.pc() & vmcb.MASK64 < decode.MAX_LENGTH and engine.refetch(self._rip):
-                # The instruction was never fetched, so the engine has not counted it: there was none to take back.
-                self.used += 1
-                self.retired += 1
-                computed = None
+            of_fetch = address - self.pc() & vmcb.MASK64 < decode.MAX_LENGTH
+        else:
+            of_fetch = vector == abi.GP_VECTOR and -decode.MAX_LENGTH < self._rip - _LOW_HALF < _NOT_CANONICAL
+        if of_fetch and engine.refetch(self._rip):
+            # The instruction was never fetched, so the engine has not counted it: there was none to take back.
+            self.used += 1
+            self.retired += 1
+            computed = None
         if computed is not None and vector != abi.DB_VECTOR:
             engine.put_flags(computed)
         if vector == abi.UD_VECTOR:
