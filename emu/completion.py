@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from emu import abi, exits
+from emu.absent_pages import AbsentPages
 from emu.bus.ports import PortBus
+from emu.devices.async_pf import HALT, INJECT
 from emu.devices.hypercalls import Answer
 from emu.devices.marks import Marks
 from emu.exits import Exit
@@ -24,7 +26,7 @@ from emu.vcpu import delivery
 
 LAST_EXITS = 8
 # After these the host or a timer may have something to say: a WRMSR may arm a timer, a HLT ends the turn.
-_CONCERNS_HOST = frozenset((exits.Wrmsr, exits.TprWrite, exits.Hlt, exits.Hypercall))
+_CONCERNS_HOST = frozenset((exits.Wrmsr, exits.TprWrite, exits.Hlt, exits.Hypercall, exits.NestedFault))
 _HYPERCALL_REGISTERS = ("rax", "rbx", "rcx", "rdx", "rsi")
 
 
@@ -32,12 +34,19 @@ class Completion:
     """Completes exits with the devices on `ports`. `count` and `last` tell of them, `shutdown` of a triple fault."""
 
     def __init__(
-        self, ports: PortBus, interconnect: Interconnect, marks: Marks, model: HostModel, recorder: Recorder
+        self,
+        ports: PortBus,
+        interconnect: Interconnect,
+        marks: Marks,
+        model: HostModel,
+        absent: AbsentPages,
+        recorder: Recorder,
     ) -> None:
         self._ports = ports
         self._interconnect = interconnect
         self._marks = marks
         self._model = model
+        self._absent = absent
         self._recorder = recorder
         self.count = 0
         self.last: list[tuple[int, Exit]] = []
@@ -56,6 +65,7 @@ class Completion:
             exits.TprWrite: self._tpr_write,
             exits.SoftwareInterrupt: self._software_interrupt,
             exits.Fault: self._fault,
+            exits.NestedFault: self._nested_fault,
             exits.InterruptWindow: self._interrupt_window,
         }
 
@@ -76,15 +86,32 @@ class Completion:
     def interrupt(self, package: Package) -> None:
         """Deliver the interrupt that is pending; the caller has made sure that the vCPU takes it."""
         vector = package.lapic.acknowledge()
-        if package.pv_eoi is not None:
+        found = delivery.deliver_interrupt(package.vcpu, vector)
+        if not self._delivered(package, vector, None, None, "interrupt", found):
+            package.lapic.put_back(vector)
+        elif package.pv_eoi is not None:
             package.pv_eoi.injected()
-        self._delivered(package, vector, None, None, "interrupt", delivery.deliver_interrupt(package.vcpu, vector))
 
     def nmi(self, package: Package) -> None:
         """Deliver the non-maskable interrupt that has arrived, whatever the interrupt flag says."""
-        package.lapic.nmi = False
         vector = abi.NMI_VECTOR
-        self._delivered(package, vector, None, None, "interrupt", delivery.deliver_interrupt(package.vcpu, vector))
+        if self._delivered(package, vector, None, None, "interrupt", delivery.deliver_interrupt(package.vcpu, vector)):
+            package.lapic.nmi = False
+
+    def pages_back(self, package: Package) -> bool:
+        """Tell the guest of pages that are back, as far as it can be told now; whether that was an exception."""
+        device = package.async_pf
+        while device is not None and device.due:
+            ready = self._absent.told(device, package)
+            if ready is None:
+                break
+            self._model.store_async_pf(package, ready.steps)
+            if ready.vector is not None:
+                package.lapic.accept(ready.vector)
+            if ready.fault:
+                self._inject(package, GuestFault(abi.PF_VECTOR, 0, ready.token))
+                return True
+        return False
 
     # --- instructions the host answers ---
 
@@ -110,12 +137,8 @@ class Completion:
         else:
             self._recorder.wrote_msr(package, exit_.msr, exit_.value, True)
             package.vcpu.complete(exit_)
-            if exit_.msr == abi.APIC_ICR:
-                self._interconnect.carry(package)
-            elif exit_.msr == abi.APIC_EOI and package.pv_eoi is not None:
-                package.pv_eoi.eoi()
-            else:
-                self._model.wrote_msr(package)
+            self._wrote_apic(package, exit_.msr)
+            self._model.wrote_msr(package)
 
     def _rdtsc(self, package: Package, exit_: exits.Rdtsc) -> None:
         package.vcpu.complete_rdtsc(exit_, package.tsc.value(), package.tsc_aux)
@@ -156,6 +179,50 @@ class Completion:
     def _interrupt_window(self, package: Package, exit_: exits.InterruptWindow) -> None:
         """Nothing to complete: the interrupt is delivered before the next entry."""
 
+    # --- memory that is not there ---
+
+    def _nested_fault(self, package: Package, exit_: exits.NestedFault) -> None:
+        if exit_.gpa & -abi.PAGE_SIZE == package.lapic.window_gpa:
+            self._registers(package, exit_)
+            return
+        missing = self._absent.touched(package, exit_)
+        if missing.action == INJECT:
+            self._model.store_async_pf(package, missing.steps)
+            self._inject(package, GuestFault(abi.PF_VECTOR, 0, missing.token))
+        elif missing.action == HALT:
+            package.halting = True
+
+    def _registers(self, package: Package, exit_: exits.NestedFault) -> None:
+        """An access to the local APIC's window: the instruction is done with what the registers hold."""
+        lapic, vcpu = package.lapic, package.vcpu
+        page, offset = exit_.gpa & -abi.PAGE_SIZE, exit_.gpa % abi.PAGE_SIZE
+        answers: dict[tuple[int, int], int] = {}
+        asked = (offset, 4) if exit_.access == "read" and offset % abi.APIC_MMIO_STRIDE == 0 else None
+        while True:
+            if asked is not None:
+                answers[asked] = lapic.mmio_read(*asked)
+            window, exit_after = vcpu.complete_window(answers)
+            asked = window.asked
+            if asked is None:
+                break
+        for (at, size), value in answers.items():
+            self._recorder.accessed(package, page + at, size, value, False)
+        for at, size, value in window.stored:
+            self._recorder.accessed(package, page + at, size, value, True)
+            lapic.mmio_write(at, size, value)
+            self._wrote_apic(package, abi.X2APIC_MSR + at // abi.APIC_MMIO_STRIDE)
+        if type(exit_after) is not exits.BudgetSpent:
+            package.exit = exit_after
+
+    def _wrote_apic(self, package: Package, register: int) -> None:
+        """What follows a write to a register of the APIC, given by the number it has as an MSR."""
+        if register == abi.APIC_ICR:
+            self._interconnect.carry(package)
+        elif register == abi.APIC_EOI and package.pv_eoi is not None:
+            package.pv_eoi.eoi()
+        elif register == abi.APIC_SPIV and package.async_pf is not None:
+            package.async_pf.request()
+
     # --- exceptions, through the guest's own IDT ---
 
     def _fault(self, package: Package, exit_: exits.Fault) -> None:
@@ -176,8 +243,13 @@ class Completion:
         error: int | None,
         address: int | None,
         kind: str,
-        shutdown: exits.Shutdown | None,
-    ) -> None:
+        undelivered: delivery.Undelivered,
+    ) -> bool:
+        """Tell of a delivery; whether it took place, or is to be tried again when a page is back."""
+        if isinstance(undelivered, exits.NestedFault):
+            package.exit = undelivered
+            return False
         self._recorder.trapped(package, vector, error, address, kind)
-        if shutdown is not None:
-            self.shutdown = package.number, shutdown
+        if undelivered is not None:
+            self.shutdown = package.number, undelivered
+        return True

@@ -1,7 +1,7 @@
-"""What is shipped with emu: guest programs, their include files and their built ELFs.
+"""What is shipped with emu: guest programs, their include files and their built ELFs; the specification's documents.
 
 The same folder stands at one of two places: `guests/` beside the package in a checkout, `emu/_data/guests/` in an
-installed wheel. Nothing else in emu needs to know which.
+installed wheel; so does `tutorials/`. Nothing else in emu needs to know which.
 """
 
 from pathlib import Path
@@ -22,6 +22,15 @@ def guests_dir() -> Path:
         if (folder / "include").is_dir():
             return folder
     raise HostError("the guest programs are missing from this installation", str(package), "install emu again")
+
+
+def document(name: str) -> str:
+    """The text of a document of the specification, such as "steal-time.md"; raises HostError where it is missing."""
+    package = Path(__file__).resolve().parent
+    for folder in (package.parent / "tutorials", package / "_data" / "tutorials"):
+        if (path := folder / name).is_file():
+            return path.read_text(encoding="utf-8")
+    raise HostError(f"the document {name} is missing from this installation", str(package), "install emu again")
 
 
 def build_dir(*, reference: bool = False) -> Path:

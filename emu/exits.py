@@ -114,6 +114,19 @@ class Fault(NamedTuple):
     address: int | None
 
 
+class NestedFault(NamedTuple):
+    """A nested page fault: an access to guest-physical `gpa`, which the host's own tables do not let through.
+
+    Nothing has happened yet. `access` is `read`, `write` or `fetch`; a walk of the guest's own page tables is a write.
+    With `delivering` it was no instruction: an exception or interrupt found no way to its handler.
+    """
+
+    rip: int
+    gpa: int
+    access: str
+    delivering: bool = False
+
+
 class InterruptWindow(NamedTuple):
     """The first instruction boundary with IF set and no shadow, asked for because an interrupt waits."""
 
@@ -144,6 +157,7 @@ Exit = (
     | TprWrite
     | SoftwareInterrupt
     | Fault
+    | NestedFault
     | InterruptWindow
     | Shutdown
 )

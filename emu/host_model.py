@@ -18,19 +18,22 @@ from emu.ram import Ram
 from emu.scenario import DEFAULT_STORE_GAP, Config
 
 Stored = Callable[[Package, str, Step], None]  # the vCPU, the name of the area, the store
-STEAL_TIME, SYSTEM_TIME, WALL_CLOCK, PV_EOI = "steal-time", "system-time", "wall-clock", "pv-eoi"
+STEAL_TIME, SYSTEM_TIME, WALL_CLOCK = "steal-time", "system-time", "wall-clock"
+PV_EOI, ASYNC_PF = "pv-eoi", "async-pf"
 
 
 class HostModel:
     """Performs updates on `ram` as `config` says, and calls `stored` after each store.
 
-    `now` tells virtual time in picoseconds.
+    `now` tells virtual time in picoseconds. `needed(gpa, size)`, where given, is called before each store: the host
+    has there what it needs, even of a page that it had taken away.
     """
 
     def __init__(self, config: Config, ram: Ram, stored: Stored, now: Callable[[], int]) -> None:
         self._ram = ram
         self._stored = stored
         self._now = now
+        self.needed: Callable[[int, int], None] | None = None
         self._at_once = config.host_model == "kvm"
         self._halves = config.steal_store == "halves"
         self._gaps = [_gaps(config, number) for number in range(config.vcpus)]
@@ -108,11 +111,17 @@ class HostModel:
                 return
         package.update = None
 
+    def store_async_pf(self, package: Package, steps: Iterable[Step]) -> None:
+        """Tell the guest in its area that a page is away, or back."""
+        self._store_all(package, ASYNC_PF, steps)
+
     def _store_all(self, package: Package, area: str, steps: Iterable[Step]) -> None:
         for step in steps:
             self._store(package, area, step)
 
     def _store(self, package: Package, area: str, step: Step) -> None:
+        if self.needed is not None:
+            self.needed(step.gpa, step.size)
         self._ram.store(step.gpa, step.size, step.value)
         self._stored(package, area, step)
         if area == STEAL_TIME and package.steal is not None and package.steal.take_flush():

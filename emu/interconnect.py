@@ -9,7 +9,7 @@ In Linux: kvm_irq_delivery_to_apic() in arch/x86/kvm/irq_comm.c; kvm_apic_accept
 
 from collections.abc import Callable, Iterable, Sequence
 
-from emu.devices.hypercalls import Kick, Request, SendIpi
+from emu.devices.hypercalls import Kick, Request, SendIpi, Yield
 from emu.devices.ipi import Ipi, route
 from emu.host.scheduler import Scheduler
 from emu.package import Package
@@ -42,6 +42,8 @@ class Interconnect:
             for package in self._at((request.apic_id,)):
                 package.kicked = True
                 package.parked = False
+                if package.waiting:
+                    continue
                 self._host.wake(package.number, self._now())
             return 0
         if isinstance(request, SendIpi):
@@ -52,6 +54,10 @@ class Interconnect:
                 package.lapic.receive(Ipi(caller.number, request.mode, request.vector, package.number))
                 self.notice(package)
             return len(reached)
+        if isinstance(request, Yield):
+            for package in self._at((request.apic_id,)):
+                self._host.yield_to(caller.number, package.number)
+            return 0  # whether it came to anything, the guest is not told
         raise ValueError(f"no machine offers {request}")
 
     def _at(self, apic_ids: Iterable[int]) -> list[Package]:
@@ -60,6 +66,8 @@ class Interconnect:
     def notice(self, package: Package) -> None:
         """Something has arrived at this vCPU's APIC: wake it, if that ends its sleep."""
         lapic = package.lapic
+        if package.waiting:
+            return
         if lapic.startup.pending or (lapic.nmi and not lapic.startup.waiting):
             package.parked = False  # neither asks for the interrupt flag
         elif package.parked or lapic.startup.waiting or lapic.pending() is None:

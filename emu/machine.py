@@ -14,6 +14,7 @@ In Linux: vcpu_run() and vcpu_enter_guest() in arch/x86/kvm/x86.c; kvm_cpu__star
 from collections.abc import Callable, Iterable
 
 from emu import abi, clock, exits, scenario
+from emu.absent_pages import AbsentPages
 from emu.boot.entry import initial_state, prepare
 from emu.boot.image import Image, place
 from emu.bus.ports import PortBus
@@ -96,7 +97,8 @@ class Machine:
         place(image, self.ram, config.vcpus)
         prepare(self.ram, image.entry, image.rights, config.vcpus)
         self.host = build_host(config, self)
-        engine = Engine(self.ram)
+        engine = self._engine = Engine(self.ram)
+        engine.nest(True)  # every vCPU begins with its APIC's window in memory
         self._clocks = Clocks(MasterClock(config.tsc_khz), WallClock(self.ram.holds))
         self.packages = [self._package(engine, number) for number in range(config.vcpus)]
 
@@ -109,7 +111,9 @@ class Machine:
                 ports.attach(base, count, device)
         self._model = HostModel(config, self.ram, self._recorder.stored, self._now)
         interconnect = Interconnect(self.packages, self.host, self._recorder, self._now)
-        self._completion = Completion(ports, interconnect, marks, self._model, self._recorder)
+        self._absent = AbsentPages(config, image, engine, self.packages, self.host, self._recorder, self._now)
+        self._model.needed = self._absent.host_needs if config.swap else None
+        self._completion = Completion(ports, interconnect, marks, self._model, self._absent, self._recorder)
         self._recorder.began(image.sha256, config.traceable())
 
     def _package(self, engine: Engine, number: int) -> Package:
@@ -140,6 +144,9 @@ class Machine:
         # Where nobody is awake and nothing is armed there is no time to wait for, not even the limit.
         if alarm is not None or self.host.awake:
             alarm = limit if alarm is None else min(alarm, limit)
+            away_due = self._absent.away_due_ps
+            if away_due is not None:
+                alarm = min(alarm, away_due)
         decision = self.host.next(alarm)
         self._now_ps = decision.now_ps
         if self._interrupted:
@@ -158,8 +165,8 @@ class Machine:
             self._recorder.ended(self._books())
 
     def _alarm_ps(self) -> int | None:
-        """The earliest timer of any vCPU that it could still wake."""
-        alarm = None
+        """The earliest thing that could still wake a vCPU: a timer of its own, or a page that is on its way."""
+        alarm = self._absent.back_due_ps
         for package in self.packages:
             due = package.alarm_ps()
             if due is not None and (alarm is None or due < alarm):
@@ -167,6 +174,9 @@ class Machine:
         return alarm
 
     def _fire_alarms(self, now_ps: int) -> None:
+        if self.config.swap:
+            self._silent += self._absent.fire(now_ps)
+            self._nest()
         for package in self.packages:
             due = package.alarm_ps()
             if due is not None and due <= now_ps:
@@ -188,7 +198,7 @@ class Machine:
             if package.exit is not None:
                 more = self._completion.complete(package) and alone
             elif self._before_entry(package):
-                more = not package.halting
+                more = not package.halting and package.exit is None
             else:
                 more = self._enter(package, self._budget(run, package)) and alone
             units = vcpu.retired - before
@@ -202,7 +212,7 @@ class Machine:
             if not more or self.reason is not None or (run.until_ps is not None and self._now_ps >= run.until_ps):
                 break
         self.host.ran(run.pcpu, used * ps)
-        if package.halting:
+        if package.halting or package.waiting:
             package.halting = False
             self._halt(package)
 
@@ -217,19 +227,29 @@ class Machine:
 
     def _before_entry(self, package: Package) -> bool:
         """INIT and start-up, updates, interrupts; True where one of them was a unit of work, and the vCPU stays out."""
-        lapic = package.lapic
+        lapic, vcpu = package.lapic, package.vcpu
         if lapic.startup.pending:
             self._model.finish(package)
             package.start_over()
             return True
+        if lapic.window_gpa != vcpu.window_gpa:
+            vcpu.window_gpa = lapic.window_gpa
+            self._nest()
+        if package.async_pf is not None and package.async_pf.due and self._completion.pages_back(package):
+            return True
         self._model.before_entry(package)
-        if lapic.nmi and not package.vcpu.in_shadow():
+        if lapic.nmi and not vcpu.in_shadow():
             self._completion.nmi(package)
             return True
-        if package.lapic.pending() is None or not package.vcpu.interruptible():
+        if lapic.pending() is None or not vcpu.interruptible():
             return False
         self._completion.interrupt(package)
         return True
+
+    def _nest(self) -> None:
+        """Have the engine look guest-physical addresses up where that is needed: a window, or a page that is away."""
+        windows = any(package.vcpu.window_gpa is not None for package in self.packages)
+        self._engine.nest(windows or self._absent.any)
 
     def _enter(self, package: Package, budget: int) -> bool:
         """Run the guest; whether it came back with an exit to be completed."""
@@ -256,6 +276,10 @@ class Machine:
         Where IF is clear no interrupt ends the sleep, which is then for ever but for an NMI or INIT.
         """
         lapic = package.lapic
+        if package.waiting:
+            self._model.finish(package)
+            self.host.block(package.number)
+            return
         if lapic.startup.pending or (lapic.nmi and not lapic.startup.waiting):
             return
         if package.kicked and not lapic.startup.waiting:

@@ -13,9 +13,12 @@ from emu import abi
 from emu.boot.reset import state_after_init
 from emu.bus.cpuid import CpuidTable
 from emu.bus.msr import MsrBus
+from emu.devices import async_pf, kvmclock
+from emu.devices.async_pf import AsyncPf
 from emu.devices.hypercalls import Hypercalls
 from emu.devices.kvmclock import KvmClock, SystemTime, WallClock
 from emu.devices.lapic import Lapic
+from emu.devices.migration_control import MigrationControl
 from emu.devices.poll_control import PollControl
 from emu.devices.pv_eoi import PvEoi
 from emu.devices.pvclock import MasterClock
@@ -32,7 +35,22 @@ from emu.vcpu.engine import Engine
 from emu.vcpu.vcpu import Vcpu
 
 # The hypercalls that can be offered, by the names under which they can be withheld.
-HYPERCALLS = {"pv-unhalt": abi.KVM_FEATURE_PV_UNHALT, "pv-send-ipi": abi.KVM_FEATURE_PV_SEND_IPI}
+HYPERCALLS = {
+    "pv-unhalt": abi.KVM_FEATURE_PV_UNHALT,
+    "pv-send-ipi": abi.KVM_FEATURE_PV_SEND_IPI,
+    "pv-sched-yield": abi.KVM_FEATURE_PV_SCHED_YIELD,
+}
+# What a guest is not told of where a feature is withheld: the feature, and what cannot be without it.
+UNTOLD: dict[str, tuple[int, ...]] = {
+    "clocksource": kvmclock.FEATURES,
+    "steal-time": (abi.KVM_FEATURE_STEAL_TIME, abi.KVM_FEATURE_PV_TLB_FLUSH),
+    "pv-eoi": PvEoi.features,
+    "pv-tlb-flush": (abi.KVM_FEATURE_PV_TLB_FLUSH,),
+    "poll-control": PollControl.features,
+    "migration-control": MigrationControl.features,
+    **{name: (bit,) for name, bit in (*HYPERCALLS.items(), *async_pf.FEATURE_NAMES.items())},
+    "async-pf": async_pf.FEATURES,
+}
 
 
 class Clocks(NamedTuple):
@@ -47,6 +65,7 @@ class Package:
 
     `exit` is an exit that has been taken and not yet completed, `halting` tells of a HLT that was, or of an INIT;
     `parked` says that no interrupt can wake this vCPU again, `kicked` that its next HLT is not to sleep.
+    `waiting` says that it sleeps until a page is back, whatever comes meanwhile.
     `update` is an update under way (host model other-cpu), its next store due after `store_in` more instructions.
     """
 
@@ -66,34 +85,38 @@ class Package:
         self.vcpu = Vcpu(engine, number, start)
         self.tsc = Tsc(now, config.tsc_khz)
         self.lapic = Lapic(now, self.tsc, number, waiting=config.start == "bsp" and number > 0)
-        offered = [name for name in FEATURES if name not in config.without]
+        offered = [name for name in FEATURES if config.lax_cpuid or name not in config.without]
+        untold = {bit for name in config.without for bit in UNTOLD[name]} if config.lax_cpuid else set()
         flushes = "pv-tlb-flush" in offered
         self.steal = StealTime(ram.holds, config.abi, tlb_flush=flushes) if "steal-time" in offered else None
-        time = SystemTime(ram.holds, shared.master, self.tsc, boot=number == 0)
+        time = SystemTime(ram.holds, shared.master, self.tsc, boot=number == 0, profile=config.abi)
         self.clock = KvmClock(shared.wall, time) if "clocksource" in offered else None
         self.pv_eoi = PvEoi(ram.holds) if "pv-eoi" in offered else None
+        self.async_pf = _async_pf(ram, number, config.abi, offered)
         self.hypercalls = Hypercalls(tuple(bit for name, bit in HYPERCALLS.items() if name in offered))
         poll = PollControl() if "poll-control" in offered else None
+        migration = MigrationControl() if "migration-control" in offered else None
         self.msrs = MsrBus()
         self.msrs.attach(CpuMsrs.msrs, CpuMsrs(self.vcpu))
         self.msrs.attach(self.tsc.msrs, self.tsc)
         self.msrs.attach(self.lapic.msrs, self.lapic)
         devices: list[object] = [self.tsc, self.lapic, self.hypercalls]
-        for device in (self.steal, self.clock, self.pv_eoi, poll):
+        for device in (self.steal, self.clock, self.async_pf, self.pv_eoi, poll, migration):
             if device is not None:
                 self.msrs.attach(device.msrs, device)
                 devices.append(device)
-        self.cpuid = CpuidTable(devices, apic_id=number, logical_cpus=config.vcpus, hypercalls=True)
+        self.cpuid = CpuidTable(devices, apic_id=number, logical_cpus=config.vcpus, hypercalls=True, untold=untold)
         self.exit: Exit | None = None
         self.halting = False
         self.parked = False
         self.kicked = False
+        self.waiting = False
         self.update: Iterator[Step] | None = None
         self.store_in = 0
 
     def alarm_ps(self) -> int | None:
         """When something of this package's own will happen by itself."""
-        return None if self.parked else self.lapic.due_ps
+        return None if self.parked or self.waiting else self.lapic.due_ps
 
     def start_over(self) -> None:
         """Do what an INIT or a start-up message that has arrived asks for, which is a unit of work."""
@@ -106,7 +129,7 @@ class Package:
         else:
             vcpu.load(state_after_init(vcpu.state()))
             self.lapic.reset()
-            for device in (self.steal, self.clock, self.pv_eoi):
+            for device in (self.steal, self.clock, self.async_pf, self.pv_eoi):
                 if device is not None:
                     device.reset()
             self.halting = event.waits
@@ -116,3 +139,10 @@ class Package:
     def tsc_aux(self) -> int:
         """What RDTSCP puts into ECX."""
         return self.vcpu.msrs[abi.MSR_TSC_AUX]
+
+
+def _async_pf(ram: Ram, number: int, profile: str, offered: list[str]) -> AsyncPf | None:
+    if "async-pf" not in offered:
+        return None
+    features = [bit for name, bit in async_pf.FEATURE_NAMES.items() if name in offered]
+    return AsyncPf(ram.holds, number, profile, tuple(features[:1] if profile == "kvm-2011" else features))

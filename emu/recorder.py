@@ -59,6 +59,10 @@ class Recorder:
             place = step.step, step.gpa, step.size, step.value
             self._tell(trace.Store(self._t(), package.number, area, *place))
 
+    def swapped(self, page: int, way: str) -> None:
+        if self._watchers:
+            self._tell(trace.Swapped(self._t(), page, way))
+
     # --- for a trace ---
 
     def began(self, image_sha256: str, config: dict[str, object]) -> None:
@@ -80,6 +84,14 @@ class Recorder:
     def trapped(self, package: Package, vector: int, error: int | None, address: int | None, kind: str) -> None:
         if self._trace is not None:
             self._trace(trace.Trap(self._t(), package.number, vector, error, address, package.vcpu.rip, kind))
+
+    def missed(self, package: Package, page: int, access: str, action: str, token: int) -> None:
+        if self._trace is not None:
+            self._trace(trace.PageMissing(self._t(), package.number, page, access, action, token))
+
+    def accessed(self, package: Package, gpa: int, size: int, value: int, write: bool) -> None:
+        if self._trace is not None:
+            self._trace(trace.Mmio(self._t(), package.number, gpa, size, value, write))
 
     def sent(self, package: Package, mode: int, vector: int, to: tuple[int, ...]) -> None:
         if self._trace is not None:

@@ -14,11 +14,14 @@ from emu import abi, clock
 from emu.faults import HostError
 
 HOST_MODELS = ("kvm", "other-cpu")
-PROFILES = ("kvm", "kvm-2011")
+PROFILES = ("kvm", "kvm-bugs", "kvm-2011")
 POLICIES = ("round-robin", "fair", "random", "script")
 STEAL_STORES = ("whole", "halves")
 STARTS = ("all", "bsp")
-FEATURES = ("clocksource", "steal-time", "pv-eoi", "pv-unhalt", "pv-tlb-flush", "pv-send-ipi", "poll-control")
+FEATURES = (
+    *("clocksource", "steal-time", "async-pf", "async-pf-vmexit", "async-pf-int"),
+    *("pv-eoi", "pv-unhalt", "pv-tlb-flush", "pv-send-ipi", "poll-control", "pv-sched-yield", "migration-control"),
+)
 IMAGE_MODES = ("auto", "long", "pm32", "real")
 DEFAULT_STORE_GAP = 64  # under other-cpu: gaps of 0 to this many instructions, from the seed
 MAX_TEXT = 1 << 20
@@ -47,8 +50,10 @@ class Config(NamedTuple):
     host_model: str = "kvm"
     store_gap: tuple[int, ...] = ()
     steal_store: str = "whole"
+    swap: tuple[str, ...] = ()
     abi: str = "kvm"
     without: tuple[str, ...] = ()
+    lax_cpuid: bool = False
     start: str = "all"
     mode: str = "auto"
     ps_per_insn: int = 1000
@@ -121,6 +126,16 @@ def one_of(*names: str) -> Kind:
         return text
 
     return Kind(read, lambda value: value in names)
+
+
+def _yes(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return text == "true"
+
+
+# True or false; on the command line the flag alone, which means true.
+FLAG = Kind(_yes, lambda value: type(value) is bool)
 
 
 def _duration(text: str) -> int:
@@ -201,6 +216,8 @@ TASK = Kind(lambda text: text, lambda value: isinstance(value, str))  # its gram
 PLACE = Kind(_place, _is_place)
 
 
+ABI_HELP = "kvm: the interface of today; kvm-bugs: with the defects of real KVM; kvm-2011: that of the 2011 document"
+
 OPTIONS = (
     Option("vcpus", "vcpus", whole(1, abi.MAX_VCPUS), "how many virtual CPUs the guest has", metavar="N"),
     Option("pcpus", "pcpus", whole(1, abi.MAX_VCPUS), "how many physical CPUs the host has for them", metavar="N"),
@@ -249,7 +266,16 @@ OPTIONS = (
         "whole: the host stores steal in one piece, as a 64-bit host does; halves: low half first, as a 32-bit one",
         metavar="NAME",
     ),
-    Option("abi", "abi", one_of(*PROFILES), "the interface of today, or of the 2011 document", metavar="NAME"),
+    Option(
+        "swap",
+        "swap",
+        TASK,
+        "a page that the host takes away, as PAGE:at=TIME,in=TIME,every=TIME: it is back `in` after the guest has"
+        " touched it; PAGE is a symbol or an address; may be given several times",
+        repeats=True,
+        metavar="PAGE:..",
+    ),
+    Option("abi", "abi", one_of(*PROFILES), ABI_HELP, metavar="NAME"),
     Option(
         "without",
         "without",
@@ -258,6 +284,7 @@ OPTIONS = (
         repeats=True,
         metavar="NAME",
     ),
+    Option("lax-cpuid", "lax_cpuid", FLAG, "what is withheld is missing in CPUID alone: MSRs and hypercalls work"),
     Option("start", "start", one_of(*STARTS), "which vCPUs run from the start: all, or bsp (vCPU 0)", metavar="WHO"),
     Option(
         "mode",
@@ -288,7 +315,7 @@ OPTIONS = (
 )
 BY_FIELD = {option.field: option for option in OPTIONS}
 BY_NAME = {option.name: option for option in OPTIONS}
-_EXAMPLES = {"tasks": "busy", "pin": "0=1", "weight": "0=2", "without": "steal-time"}
+_EXAMPLES = {"tasks": "busy", "pin": "0=1", "weight": "0=2", "without": "steal-time", "swap": "buffer:at=1ms,in=200us"}
 _FORMS = {"script": "give a pair of texts: a name for messages, and the script itself"}
 _KINDS: dict[type, str] = {
     bool: "true or false",
@@ -390,10 +417,12 @@ def _texts(option: Option, value: object, where: str) -> list[str]:
     """A TOML value as the texts that flags would have given."""
     several = value if isinstance(value, list) else [value]
     for one in several:
+        if isinstance(one, bool) and option.kind is FLAG:
+            continue
         if isinstance(one, bool) or not isinstance(one, (str, int)) or (type(one) is int and one.bit_length() > 64):
             kind = _KINDS.get(type(one), "a date or time")
             raise HostError(f"{kind} cannot be used here", where, "write text in quotes, or a whole number")
-    texts = [str(one) for one in several]
+    texts = [str(one).lower() if isinstance(one, bool) else str(one) for one in several]
     if isinstance(value, list) and not option.repeats:
         if option.kind is not GAPS:
             raise HostError("a list cannot be used here", where, "give one value")

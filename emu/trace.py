@@ -24,7 +24,7 @@ class Begin(NamedTuple):
 class Switch(NamedTuple):
     """A pCPU changes hands. `prev` and `next` are names such as `vcpu0` or `task1`, or `idle`.
 
-    `why`: `start`, `quantum`, `preempted` (by a wake-up), `blocked`, `wake`, `script`.
+    `why`: `start`, `quantum`, `preempted` (by a wake-up), `blocked`, `wake`, `yield` (to `next`), `script`.
     """
 
     t: int
@@ -67,7 +67,7 @@ class Store(NamedTuple):
 
     Of `steal-time`, `step` is `preempted`, `odd`, `steal` (or `steal-low`, `steal-high`), `even`. Of `system-time` it
     is `odd`, `pad`, `tsc-timestamp`, `system-time`, `scale`, `even`; of `wall-clock` `odd`, `sec`, `nsec`, `even`; of
-    `pv-eoi` `pv-eoi-set`, `pv-eoi-clear`.
+    `pv-eoi` `pv-eoi-set`, `pv-eoi-clear`; of `async-pf` `apf-flags`, `apf-token`.
     """
 
     t: int
@@ -77,6 +77,36 @@ class Store(NamedTuple):
     gpa: int
     size: int
     value: int
+
+
+class Mmio(NamedTuple):
+    """An instruction loaded or stored `size` bytes at `gpa`, a register of the vCPU's local APIC."""
+
+    t: int
+    vcpu: int
+    gpa: int
+    size: int
+    value: int
+    write: bool
+
+
+class Swapped(NamedTuple):
+    """The host took a page away (`out`), or it is there again (`in`)."""
+
+    t: int
+    gpa: int
+    way: str
+
+
+class PageMissing(NamedTuple):
+    """A vCPU touched a page that is away. `action`: `inject` (it is told, by a #PF with `token`), `halt`, `wait`."""
+
+    t: int
+    vcpu: int
+    gpa: int
+    access: str
+    action: str
+    token: int
 
 
 class Ipi(NamedTuple):
@@ -139,7 +169,23 @@ class End(NamedTuple):
     exit_code: int | None
 
 
-Event = Begin | Switch | Wake | ExitEvent | MsrWrite | Store | Ipi | Trap | Console | Mark | Account | End
+Event = (
+    Begin
+    | Switch
+    | Wake
+    | ExitEvent
+    | MsrWrite
+    | Store
+    | Mmio
+    | Swapped
+    | PageMissing
+    | Ipi
+    | Trap
+    | Console
+    | Mark
+    | Account
+    | End
+)
 
 _NAMES = {
     Begin: "begin",
@@ -148,6 +194,9 @@ _NAMES = {
     ExitEvent: "exit",
     MsrWrite: "wrmsr",
     Store: "store",
+    Mmio: "mmio",
+    Swapped: "page",
+    PageMissing: "missing",
     Ipi: "ipi",
     Trap: "trap",
     Console: "console",

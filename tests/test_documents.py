@@ -13,6 +13,7 @@ from emu import abi, toolchain
 from emu.__main__ import COMMANDS, main
 from emu.commands import run as run_command
 from emu.commands.flags import config_from
+from emu.devices.hypercalls import Answer, Hypercalls
 from emu.machine import Machine
 from emu.scenario import Config
 from tests import shown, test_house
@@ -254,6 +255,18 @@ def test_table_is_what_the_machine_offers(machine, comment, true, columns):
 def test_memory_map_is_that_of_the_machine():
     for address, name, _ in rows(GUEST_ABI, "the memory map"):
         assert getattr(abi, name) == int(address, 16), name
+
+
+def test_hypercalls_are_those_of_the_machine():
+    for number, name, feature, _ in rows(GUEST_ABI, "the hypercalls"):
+        assert getattr(abi, name) == int(number), name
+        registers = (int(number), 0, 0, 0, 0)
+        needed = (getattr(abi, feature),) if feature else ()
+        refused = Answer(-abi.KVM_ENOSYS)
+        assert Hypercalls(needed).decode(registers, cpl=0, long_mode=True) != refused
+        assert (Hypercalls(()).decode(registers, cpl=0, long_mode=True) == refused) is bool(feature), name
+    listed = {name for _, name, *_ in rows(GUEST_ABI, "the hypercalls")}
+    assert listed == {name for name in vars(abi) if name.startswith("KVM_HC_")}
 
 
 def test_ports_are_those_of_the_machine(machine):

@@ -24,6 +24,7 @@ MACHINE = (
         "recorder",
         "completion",
         "interconnect",
+        "absent_pages",
         "scenario",
         "guest",
         "diagnosis",
@@ -50,10 +51,13 @@ MAY_IMPORT = {
     "host_model": SHARED | PARTS | {"scenario", "package"},
     "recorder": SHARED | PARTS | {"scenario", "package", "result"},
     "interconnect": SHARED | PARTS | {"scenario", "package", "result", "recorder"},
-    "completion": SHARED | PARTS | {"scenario", "package", "result", "host_model", "recorder", "interconnect"},
+    "absent_pages": SHARED | PARTS | {"scenario", "package", "result", "recorder"},
+    "completion": SHARED
+    | PARTS
+    | {"scenario", "package", "result", "host_model", "recorder", "interconnect", "absent_pages"},
     "machine": SHARED
     | PARTS
-    | {"scenario", "package", "result", "host_model", "recorder", "interconnect", "completion"},
+    | {"scenario", "package", "result", "host_model", "recorder", "interconnect", "absent_pages", "completion"},
     "guest": MACHINE,
     "diagnosis": MACHINE,
     "kvm": SHARED | {"boot", "bus", "devices"},

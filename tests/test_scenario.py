@@ -29,6 +29,7 @@ GOOD = {
     "steal-store": ("halves", "halves"),
     "abi": ("kvm-2011", "kvm-2011"),
     "without": ("steal-time", ("steal-time",)),
+    "lax-cpuid": ("true", True),
     "start": ("bsp", "bsp"),
     "mode": ("real", "real"),
     "ps-per-insn": ("500", 500),
@@ -158,6 +159,11 @@ def test_scenario_takes_numbers_and_lists_as_toml_has_them(tmp_path):
     assert (found.tasks, found.pin) == (("busy", "busy:weight=2"), ())
 
 
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("false", False), ("'true'", True)])
+def test_flag_in_a_scenario_is_true_or_false(tmp_path, text, value):
+    assert load_scenario(scenario(tmp_path, f"lax-cpuid = {text}")).config.lax_cpuid is value
+
+
 def test_empty_scenario_is_the_default(tmp_path):
     assert load_scenario(scenario(tmp_path, "")) == (None, Config())
 
@@ -193,6 +199,8 @@ BROKEN = {
     "syntax": ("vcpus = ", "not TOML"),
     "duplicate key": ("vcpus = 1\nvcpus = 2", "not TOML"),
     "boolean": ("vcpus = true", "true or false"),
+    "number for a flag": ("lax-cpuid = 1", "must be true or false"),
+    "list for a flag": ("lax-cpuid = [true]", "a list"),
     "fraction": ("vcpus = 1.5", "fraction"),
     "date": ("quantum = 1979-05-27", "a date or time"),
     "table": ("[vcpus]\nx = 1", "a table"),
@@ -267,8 +275,11 @@ def test_what_a_flag_gives_python_may_give_too(name):
     check(from_text({name: [GOOD[name][0]]}))
 
 
-@pytest.mark.parametrize("field", Config._fields)
-@pytest.mark.parametrize("value", [-1, "nonsense", 2.5, True, [], ("nonsense", 1, 2), object()])
+NEVER = [-1, "nonsense", 2.5, True, [], ("nonsense", 1, 2), object()]
+REFUSED = [(field, one) for field in Config._fields for one in NEVER if (field, one) != ("lax_cpuid", True)]
+
+
+@pytest.mark.parametrize(("field", "value"), [*REFUSED, ("lax_cpuid", 1), ("lax_cpuid", "true")])
 def test_value_that_no_flag_could_give_is_refused_with_its_field(field, value):
     with pytest.raises(HostError) as caught:
         check(Config()._replace(**{field: value}))

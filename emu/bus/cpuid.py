@@ -6,7 +6,7 @@ it offers. There is no other way for a bit to be set, so a withheld device takes
 In Linux: __do_cpuid_func() in arch/x86/kvm/cpuid.c; the guest's side is __kvm_cpuid_base() in arch/x86/kernel/kvm.c.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from emu import abi
@@ -79,15 +79,21 @@ class CpuidTable:
 
     `devices` are those attached to this vCPU. Of each are read, where present: `features`, numbers of KVM feature bits;
     `cpuid_bits`, triples (leaf, register name, mask); `msrs`, the numbers it owns. `hypercalls` says that the machine
-    answers VMCALL: a KVM interface too, so KVM is announced even where no feature is. Raises ValueError for a bit that
-    two things claim, or that has nothing behind it.
+    answers VMCALL: a KVM interface too, so KVM is announced even where no feature is. `untold` are features that are
+    there and not told of. Raises ValueError for a bit that two things claim, or that has nothing behind it.
     """
 
     def __init__(
-        self, devices: Iterable[object], *, apic_id: int = 0, logical_cpus: int = 1, hypercalls: bool = False
+        self,
+        devices: Iterable[object],
+        *,
+        apic_id: int = 0,
+        logical_cpus: int = 1,
+        hypercalls: bool = False,
+        untold: Collection[int] = (),
     ) -> None:
         attached = list(devices)
-        self.bits = (*_engine_bits(), *(bit for device in attached for bit in _device_bits(device)))
+        self.bits = (*_engine_bits(), *(bit for device in attached for bit in _device_bits(device, untold)))
         self._leaves = _fixed_leaves(apic_id, logical_cpus)
         if hypercalls or any(getattr(device, "features", ()) for device in attached):
             self.bits += (Bit(abi.CPUID_FEATURES, "ecx", abi.CPUID_1_ECX_HYPERVISOR, KVM),)
@@ -114,7 +120,7 @@ def _engine_bits() -> Iterator[Bit]:
             yield Bit(leaf, register, mask, ENGINE)
 
 
-def _device_bits(device: object) -> Iterator[Bit]:
+def _device_bits(device: object, untold: Collection[int]) -> Iterator[Bit]:
     behind = type(device).__name__
     owned = set(getattr(device, "msrs", ()))
     for leaf, register, mask in getattr(device, "cpuid_bits", ()):
@@ -123,7 +129,8 @@ def _device_bits(device: object) -> Iterator[Bit]:
         missing = [msr for msr in _MSRS_OF_FEATURE.get(feature, ()) if msr not in owned]
         if missing:
             raise ValueError(f"{behind} declares KVM feature {feature} and has no MSR {missing[0]:#x} behind it")
-        yield Bit(abi.KVM_CPUID_FEATURES, "eax", 1 << feature, behind)
+        if feature not in untold:
+            yield Bit(abi.KVM_CPUID_FEATURES, "eax", 1 << feature, behind)
 
 
 def _fixed_leaves(apic_id: int, logical_cpus: int) -> dict[int, list[int]]:

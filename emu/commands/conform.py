@@ -7,15 +7,19 @@ In Linux: tools/testing/selftests/kvm asks real KVM alone.
 """
 
 import argparse
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from emu.commands.flags import Once, Parser
+from emu.commands.promises import MIN_WIDTH, as_json, table
 from emu.conform import campaign, promises
 from emu.conform.campaign import Finding, Report
 from emu.conform.known import KNOWN
+from emu.conform.specification import specification
 from emu.conform.text import parse_sequence
 from emu.conform.verdict import Bench
 from emu.faults import HostError
@@ -25,6 +29,7 @@ _MOST_SEQUENCES = 10**9
 _MOST_JOBS = 64
 _EXAMPLES = """examples:
   emu conform
+  emu conform --all
   emu conform --random 10000 --seed 7 --jobs 2
   emu conform --sequence 'wrmsr STEAL_TIME 0x200001; reenter; load 0x200008 4'
 """
@@ -35,6 +40,7 @@ def main(words: Sequence[str]) -> int:
     parser = Parser(
         "conform", "Compare the emulator with its specification and, where it is, with real KVM.", _EXAMPLES
     )
+    parser.add_argument("--all", action="store_true", help="list the whole specification, each promise with its tests")
     parser.add_argument("--random", action=Once, metavar="N", help="judge N random sequences instead of the promises")
     parser.add_argument("--seed", action=Once, metavar="N", help="of the random sequences (default: 1)")
     parser.add_argument("--jobs", action=Once, metavar="N", help="share them out to N processes (default: 1)")
@@ -45,6 +51,8 @@ def main(words: Sequence[str]) -> int:
     parsed = parser.parse(words)
     if parsed.random is not None and parsed.sequence is not None:
         raise HostError("there is one of both to do, not two", "--random, --sequence", "leave one out")
+    if parsed.all and (parsed.random is not None or parsed.sequence is not None):
+        raise HostError("this is about the promises", "--all", "leave it out")
     if parsed.random is None and (parsed.seed is not None or parsed.jobs is not None):
         raise HostError("this is about random sequences", "--seed, --jobs", "add --random N")
     kvm, note = _real(parsed.judge)
@@ -54,7 +62,7 @@ def main(words: Sequence[str]) -> int:
     bench = Bench(kvm=kvm, known=not parsed.no_known)
     try:
         if sequence is None:
-            return _promises(bench, kvm, note, parsed.json)
+            return _promises(bench, kvm, note, parsed)
         verdict = bench.judge(sequence, engine=True)
         found = campaign.examine(bench, sequence, engine=True) if verdict.disagreements else []
         return _finish(Report(0, 1, 1, dict.fromkeys(verdict.known, 1), found), note, parsed.json)
@@ -103,31 +111,16 @@ def _number(text: str, where: str, low: int, high: int) -> int:
     return int(text)
 
 
-def _promises(bench: Bench, kvm: bool, note: str, as_json: bool) -> int:
-    rows = promises.rows(bench, kvm=kvm)
-    agree = all(row.agree for row in rows)
-    if as_json:
-        shown = [
-            {
-                "number": row.promise.number,
-                "promise": row.promise.sentence,
-                "emulator": row.emulator,
-                "kvm": row.kvm,
-                "agree": row.agree,
-            }
-            for row in rows
-        ]
-        _print_json({"promises": shown, "agree": agree, "note": note})
+def _promises(bench: Bench, kvm: bool, note: str, parsed: argparse.Namespace) -> int:
+    rows = promises.rows(bench, specification(), kvm=kvm)
+    agree = all(row.agree is not False for row in rows)
+    if parsed.json:
+        _print_json({"promises": as_json(rows), "agree": agree, "note": note})
         return 0 if agree else 1
-    width = max(len(row.promise.sentence) for row in rows)
-    print(f"{'number':<7} {'promise':<{width}}  emulator  KVM       agree")
-    for row in rows:
-        number, sentence, _ = row.promise
-        print(f"{number:<7} {sentence:<{width}}  {row.emulator:<8}  {row.kvm:<8}  {'yes' if row.agree else 'NO'}")
-    print(f"\n{sum(row.agree for row in rows)} of {len(rows)} promises are kept by all that were asked")
-    _print_known({number for row in rows for number in row.kvm.split(", ")})
+    print(table(rows, _width(), every=parsed.all))
+    _print_known({number for row in rows for number in row.known})
     if note:
-        print(note)
+        _print_wrapped(note)
     return 0 if agree else 1
 
 
@@ -144,7 +137,7 @@ def _finish(report: Report, note: str, as_json: bool) -> int:
     print(f"{many}, {report.engine:,} of them by the engine, too: {len(report.findings)} disagreements" + told)
     _print_known(set(report.known), report.known)
     if note:
-        print(note)
+        _print_wrapped(note)
     return status
 
 
@@ -163,7 +156,16 @@ def _print_known(numbers: set[str], counts: dict[str, int] | None = None) -> Non
         print("\nknown differences of this KVM:")
     for known in met:
         count = f" ({counts[known.number]:,} sequences)" if counts is not None else ""
-        print(f"  {known.number}: {known.what}{count}\n      {known.reason}")
+        _print_wrapped(f"{known.number}: {known.what}{count}", "  ", "      ")
+        _print_wrapped(known.reason, "      ", "      ")
+
+
+def _print_wrapped(text: str, first: str = "", more: str = "") -> None:
+    print(textwrap.fill(text, _width(), initial_indent=first, subsequent_indent=more, break_on_hyphens=False))
+
+
+def _width() -> int:
+    return max(MIN_WIDTH, shutil.get_terminal_size().columns)
 
 
 def _print_json(value: dict[str, Any]) -> None:

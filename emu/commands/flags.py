@@ -6,13 +6,13 @@ from typing import Any, NoReturn
 
 from emu import clock
 from emu.faults import HostError
-from emu.scenario import BY_NAME, OPTIONS, Config, did_you_mean, from_text
+from emu.scenario import BY_NAME, FLAG, OPTIONS, Config, did_you_mean, from_text
 
 MOST_USED = ("vcpus", "pcpus", "task", "policy", "quantum")
 THEMES = (
     ("who runs when", ("script", "seed", "pin", "weight", "interleave")),
-    ("the steal-time interface", ("host-model", "store-gap", "steal-store", "abi", "without")),
-    ("the machine", ("ram", "start", "mode", "ps-per-insn", "tsc-khz")),
+    ("the steal-time interface", ("host-model", "store-gap", "steal-store", "abi", "without", "lax-cpuid")),
+    ("the machine", ("ram", "swap", "start", "mode", "ps-per-insn", "tsc-khz")),
     ("limits", ("time-limit", "insn-limit", "exit-limit", "output-limit")),
 )
 
@@ -70,10 +70,11 @@ def _add(group: argparse._ArgumentGroup, names: Sequence[str]) -> None:
     defaults = Config()._asdict()
     for option in (BY_NAME[name] for name in names):
         default = shown(option.name, defaults[option.field])
-        text = f"{option.help} (default: {default})" if default else option.help
-        group.add_argument(
-            f"--{option.name}", action="append", metavar=option.metavar or "X", help=text.replace("%", "%%")
-        )
+        text = (f"{option.help} (default: {default})" if default else option.help).replace("%", "%%")
+        if option.kind is FLAG:
+            group.add_argument(f"--{option.name}", action="append_const", const="true", help=option.help)
+        else:
+            group.add_argument(f"--{option.name}", action="append", metavar=option.metavar or "X", help=text)
 
 
 def config_from(parsed: argparse.Namespace, base: Config) -> Config:
@@ -86,6 +87,8 @@ def shown(name: str, value: object) -> str:
     """A default as one would type it."""
     if value is None or value == ():
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, int):
         if name in ("ram", "output-limit"):
             return f"{value >> 20}M" if value % (1 << 20) == 0 else f"{value >> 10}K"

@@ -22,7 +22,9 @@ from emu.scenario import BY_FIELD, Config
 from emu.view.scale import readable
 
 # The rest of a configuration describes the emulated host, its clock, or the emulated interface.
-_MEANT = frozenset(("vcpus", "ram", "without", "start", "mode", "time_limit_ps", "exit_limit", "output_limit"))
+_MEANT = frozenset(
+    ("vcpus", "ram", "without", "lax_cpuid", "start", "mode", "time_limit_ps", "exit_limit", "output_limit")
+)
 
 _ENDINGS = {
     results.HALTED: "halted: every vCPU sleeps and nothing is armed that could wake one",
@@ -86,6 +88,7 @@ def settings_from(config: Config) -> Settings:
         ram=config.ram,
         start=config.start,
         without=config.without,
+        lax_cpuid=config.lax_cpuid,
         exit_limit=config.exit_limit,
         output_limit=config.output_limit,
     )

@@ -44,5 +44,6 @@ _RULES: tuple[tuple[str, Callable[[Config], bool], str], ...] = (
     ("store_gap", lambda config: config.host_model == "other-cpu", "without --host-model other-cpu"),
     ("seed", _is_random, "as nothing here is random: --policy random is, and --host-model other-cpu"),
     ("quantum_ps", _has_quanta, "under a script that loops"),
+    ("lax_cpuid", lambda config: bool(config.without), "without --without, as nothing is withheld"),
     ("interleave_ps", lambda config: config.pcpus > 1, "with one pCPU"),
 )

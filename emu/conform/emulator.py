@@ -6,6 +6,7 @@ and #PF also come out of the vCPU as they should is for `emu.conform.engine` to 
 In Linux: kvm_set_msr_common() and vcpu_enter_guest() in arch/x86/kvm/x86.c are where these meet.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from emu.devices.async_pf import AsyncPf
 from emu.devices.hypercalls import Hypercalls
 from emu.devices.kvmclock import KvmClock, SystemTime, WallClock
 from emu.devices.lapic import Lapic
+from emu.devices.migration_control import MigrationControl
 from emu.devices.poll_control import PollControl
 from emu.devices.pv_eoi import PvEoi
 from emu.devices.pvclock import MasterClock
@@ -38,10 +40,26 @@ _NEW_NUMBER = {
 }
 
 
+class _Served(MigrationControl):
+    """Migration control as KVM has it: by user space, so that `left` is called where a guest reads or writes it."""
+
+    def __init__(self, left: Callable[[], None]) -> None:
+        super().__init__()
+        self._left = left
+
+    def rdmsr(self, msr: int) -> int:
+        self._left()
+        return super().rdmsr(msr)
+
+    def wrmsr(self, msr: int, value: int) -> None:
+        self._left()
+        super().wrmsr(msr, value)
+
+
 class Devices:
     """The paravirtual devices of one vCPU, asynchronous page faults included; to the host model it is a Package."""
 
-    def __init__(self, ram: Ram, shared: Clocks, run_delay: Callable[[], int], *, boot: bool) -> None:
+    def __init__(self, ram: Ram, shared: Clocks, run_delay: RunDelay, *, boot: bool, profile: str = "kvm") -> None:
         self.number = 0
         self.entity = self
         self.vcpu = self
@@ -51,11 +69,13 @@ class Devices:
         self._run_delay = run_delay
         self.tsc = Tsc(_beginning, TSC_KHZ)
         self.lapic = Lapic(_beginning, self.tsc, 0)
-        self.steal = StealTime(ram.holds, tlb_flush=True)
-        self.clock = KvmClock(shared.wall, SystemTime(ram.holds, shared.master, self.tsc, boot=boot))
+        self.steal = StealTime(ram.holds, profile, tlb_flush=True)
+        time = SystemTime(ram.holds, shared.master, self.tsc, boot=boot, profile=profile)
+        self.clock = KvmClock(shared.wall, time)
         self.pv_eoi = PvEoi(ram.holds)
-        self.async_pf = AsyncPf(ram.holds)
+        self.async_pf = AsyncPf(ram.holds, profile=profile)
         self.poll = PollControl()
+        self.migration = _Served(self._left)
         self.msrs = MsrBus()
         for device in self.paravirtual:
             self.msrs.attach(device.msrs, device)
@@ -63,7 +83,7 @@ class Devices:
     @property
     def paravirtual(self) -> tuple[Any, ...]:
         """In the order in which registers are restored."""
-        return self.steal, self.async_pf, self.pv_eoi, self.clock, self.poll
+        return self.steal, self.async_pf, self.pv_eoi, self.clock, self.poll, self.migration
 
     def cpuid(self) -> CpuidTable:
         """The leaves that go with these devices."""
@@ -73,6 +93,10 @@ class Devices:
     def run_delay_ns(self, _now_ps: int) -> int:
         """What the host model asks the vCPU's books for."""
         return self._run_delay()
+
+    def _left(self) -> None:
+        self._run_delay.entered()
+        self.steal.request()
 
     def flush_tlb(self) -> None:
         """There is no TLB here."""
@@ -84,17 +108,23 @@ class Devices:
 
     def restore_from(self, other: "Devices") -> None:
         """Write every register that is not a second number of another one."""
+        self.migration.msr_value = other.migration.msr_value  # no guest's access, so nobody leaves
         for msr in other.msrs.numbers():
-            if _NEW_NUMBER.get(msr) is None and msr != abi.MSR_KVM_ASYNC_PF_ACK:
-                self.msrs.wrmsr(msr, other.msrs.rdmsr(msr))
+            if _NEW_NUMBER.get(msr) is None and msr not in (abi.MSR_KVM_ASYNC_PF_ACK, *self.migration.msrs):
+                with contextlib.suppress(GuestFault):  # a value that was refused, and that kvm-bugs remembers
+                    self.msrs.wrmsr(msr, other.msrs.rdmsr(msr))
 
 
 class Emulator:
-    """Runs sequences on the devices. `renew` forgets what is carried over, as a fresh VM does; there is nothing."""
+    """Runs sequences on the devices of an ABI `profile`.
+
+    `renew` forgets what is carried over, as a fresh VM does; there is nothing.
+    """
 
     name = "emulator"
 
-    def __init__(self) -> None:
+    def __init__(self, profile: str = "kvm") -> None:
+        self._profile = profile
         self.ram = Ram(operations.RAM_SIZE)
         self._host = HostModel(Config(), self.ram, _untold, _beginning)
         self.table = self._power_up().cpuid()
@@ -102,7 +132,10 @@ class Emulator:
     def _power_up(self) -> Devices:
         self._shared = Clocks(MasterClock(TSC_KHZ), WallClock(self.ram.holds))
         self._run_delay = RunDelay()
-        return Devices(self.ram, self._shared, self._run_delay, boot=True)
+        return self._new(boot=True)
+
+    def _new(self, *, boot: bool) -> Devices:
+        return Devices(self.ram, self._shared, self._run_delay, boot=boot, profile=self._profile)
 
     def sequence(self, sequence: Sequence[Operation]) -> Observed:
         """One outcome for each operation, and the pages afterwards. A device's error of its own is not caught."""
@@ -154,7 +187,7 @@ class Emulator:
 
     def _save_restore(self, operation: Operation) -> Outcome:
         old = self._devices
-        self._devices = Devices(self.ram, self._shared, self._run_delay, boot=False)
+        self._devices = self._new(boot=False)
         self._devices.restore_from(old)
         self._host.wrote_msr(self._devices)  # type: ignore[arg-type]
         return self._reenter(operation)

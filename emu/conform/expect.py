@@ -106,6 +106,7 @@ def expect(
                 model.migrate()
             elif isinstance(operation, operations.Reset):
                 model.init()
+        if _leaves_guest(operation):
             run_delay.entered()
             model.enter()
     if len(sequence) in outside:
@@ -126,6 +127,12 @@ def _within(kinds: Kinds, gpa: int, size: int) -> Kinds:
     return {at: kind for at, kind in kinds.items() if gpa <= at < gpa + size}
 
 
+def _leaves_guest(operation: Operation) -> bool:
+    if isinstance(operation, operations.Rdmsr | operations.Wrmsr):
+        return operation.msr in _LEAVING
+    return not isinstance(operation, operations.Load | operations.Store | operations.Cpuid)
+
+
 def _leaf(leaf: int) -> Leaf | None:
     return _LEAVES.get(leaf)
 
@@ -140,6 +147,7 @@ def _leaves() -> dict[int, Leaf]:
 
 
 _LEAVES = _leaves()
+_LEAVING = frozenset(msr for msr, rule in specification.TABLE.items() if rule.leaves)
 _DONE = Done()
 _GP = Refused(abi.GP_VECTOR, 0)
 _PF_WRITE = 2

@@ -52,15 +52,30 @@ _MSRS = (
     *(abi.MSR_KVM_SYSTEM_TIME, abi.MSR_KVM_SYSTEM_TIME_NEW, abi.MSR_KVM_WALL_CLOCK, abi.MSR_KVM_WALL_CLOCK_NEW),
     *(abi.MSR_KVM_ASYNC_PF_EN,) * 2,
     *(abi.MSR_KVM_PV_EOI_EN,) * 2,
-    *(abi.MSR_KVM_POLL_CONTROL, abi.MSR_KVM_POLL_CONTROL, abi.MSR_KVM_ASYNC_PF_INT, abi.MSR_KVM_ASYNC_PF_ACK),
+    *(abi.MSR_KVM_POLL_CONTROL,) * 2,
+    *(abi.MSR_KVM_ASYNC_PF_INT, abi.MSR_KVM_ASYNC_PF_INT, abi.MSR_KVM_ASYNC_PF_ACK),
+    abi.MSR_KVM_MIGRATION_CONTROL,
 )
-_RARE = (abi.MSR_KVM_MIGRATION_CONTROL, abi.MSR_KVM_MIGRATION_CONTROL + 1, abi.MSR_KVM_WALL_CLOCK_NEW + 0xFF)
+_RARE = (abi.MSR_KVM_MIGRATION_CONTROL + 1, abi.MSR_KVM_WALL_CLOCK_NEW + 0xFF)
 _LEAVES = (
     *(abi.KVM_CPUID_SIGNATURE, abi.KVM_CPUID_SIGNATURE, abi.KVM_CPUID_FEATURES, abi.KVM_CPUID_FEATURES),
     *(abi.CPUID_FEATURES, abi.CPUID_EXTENDED_FEATURES),
 )
 _STORED = (0, 1, 2, 3, 0xFF, 0xFFFFFFFD, 0xFFFFFFFE, 0xFFFFFFFF, 0xA5A5A5A5, 0x5A5A5A5A5A5A5A5A, (1 << 64) - 1)
 _SIZES = (1, 2, 4, 4, 4, 8, 8)
+# Where a structure has a field whose old content matters to the host, or that it must leave alone: offset and size.
+_STEAL_FIELDS = (
+    *((abi.KVM_STEAL_TIME_VERSION, 4),) * 3,
+    *((abi.KVM_STEAL_TIME_STEAL, 8), (abi.KVM_STEAL_TIME_FLAGS, 4), (abi.KVM_STEAL_TIME_PREEMPTED, 1)),
+)
+_CLOCK_FIELDS = (*((abi.PVCLOCK_VERSION, 4),) * 2, (abi.PVCLOCK_PAD0, 4), (abi.PVCLOCK_FLAGS + 1, 2))
+_FIELDS = {
+    abi.MSR_KVM_STEAL_TIME: _STEAL_FIELDS,
+    abi.MSR_KVM_SYSTEM_TIME: _CLOCK_FIELDS,
+    abi.MSR_KVM_SYSTEM_TIME_NEW: _CLOCK_FIELDS,
+    abi.MSR_KVM_WALL_CLOCK: ((abi.PVCLOCK_WALL_CLOCK_VERSION, 4),),
+    abi.MSR_KVM_WALL_CLOCK_NEW: ((abi.PVCLOCK_WALL_CLOCK_VERSION, 4),),
+}
 
 
 def sequence(seed: int, index: int) -> list[Operation]:
@@ -69,18 +84,25 @@ def sequence(seed: int, index: int) -> list[Operation]:
     made: list[Operation] = []
     written: list[int] = []
     areas = [ARENA_GPA]  # where stores and loads are worth while
-    for _ in range(1 + draw(MOST_OPERATIONS)):
+    fields = [(ARENA_GPA + offset, size) for offset, size in _STEAL_FIELDS]
+    length = 1 + draw(MOST_OPERATIONS)
+    while len(made) < length:
         choice = draw(100)
         if choice < 38:
             msr = _msr(draw, written)
             written.append(msr)
             value = _value(draw, msr)
             areas.append(value & ~63 if msr == abi.MSR_KVM_STEAL_TIME else value & ~1)
+            of_this = _fields(msr, value)
+            fields += of_this
+            if of_this and draw(4) == 0 and len(made) < length - 1:  # what the host will find there
+                gpa, size = of_this[draw(len(of_this))]
+                made.append(operations.Store(gpa, _stored(draw, size), size))
             made.append(operations.Wrmsr(msr, value))
         elif choice < 53:
             made.append(operations.Rdmsr(_msr(draw, written * 2)))
         elif choice < 73:
-            gpa, size = _inside(draw, areas)
+            gpa, size = _inside(draw, areas) if draw(3) else fields[draw(len(fields))]
             if choice < 66:
                 made.append(operations.Store(gpa, _stored(draw, size), size))
             else:
@@ -134,6 +156,19 @@ def _inside(draw: Draw, areas: list[int]) -> tuple[int, int]:
         if gpa <= at <= gpa + length - size:
             return at, size
     return ARENA_GPA + draw(128), size
+
+
+def _fields(msr: int, value: int) -> list[tuple[int, int]]:
+    """The fields of the structure that this WRMSR names, as far as they are a sequence's own to store into."""
+    if msr == abi.MSR_KVM_STEAL_TIME:
+        value &= abi.KVM_STEAL_ADDRESS_MASK
+    elif msr in (abi.MSR_KVM_SYSTEM_TIME, abi.MSR_KVM_SYSTEM_TIME_NEW):
+        value &= ~abi.KVM_MSR_ENABLED
+    return [
+        (value + offset, size)
+        for offset, size in _FIELDS.get(msr, ())
+        if any(gpa <= value + offset <= gpa + length - size for gpa, length in operations.PAGES)
+    ]
 
 
 def _looked_at(draw: Draw, areas: list[int]) -> tuple[int, int]:

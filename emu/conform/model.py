@@ -25,13 +25,15 @@ FEATURES = (
     *(abi.KVM_FEATURE_CLOCKSOURCE, abi.KVM_FEATURE_CLOCKSOURCE2, abi.KVM_FEATURE_ASYNC_PF, abi.KVM_FEATURE_STEAL_TIME),
     *(abi.KVM_FEATURE_PV_EOI, abi.KVM_FEATURE_PV_UNHALT, abi.KVM_FEATURE_PV_TLB_FLUSH),
     *(abi.KVM_FEATURE_ASYNC_PF_VMEXIT, abi.KVM_FEATURE_PV_SEND_IPI, abi.KVM_FEATURE_POLL_CONTROL),
-    *(abi.KVM_FEATURE_ASYNC_PF_INT, abi.KVM_FEATURE_CLOCKSOURCE_STABLE_BIT),
+    *(abi.KVM_FEATURE_PV_SCHED_YIELD, abi.KVM_FEATURE_ASYNC_PF_INT, abi.KVM_FEATURE_MIGRATION_CONTROL),
+    abi.KVM_FEATURE_CLOCKSOURCE_STABLE_BIT,
 )
 
 
 class Rule(NamedTuple):
     """One register. `reserved` bits raise #GP; `enable` bits, all set, make `size` bytes at the address be looked for
-    in RAM, and #GP follows where they are not. `reads_zero`: a write leaves nothing to be read."""
+    in RAM, and #GP follows where they are not. `reads_zero`: a write leaves nothing to be read. `leaves`: KVM has not
+    got it, so that each access, refused or not, leaves to user space and enters again."""
 
     reserved: int = 0
     power_up: int = 0
@@ -40,6 +42,7 @@ class Rule(NamedTuple):
     address: int = 0
     size: int = 0
     reads_zero: bool = False
+    leaves: bool = False
 
 
 _U64 = (1 << 64) - 1
@@ -63,6 +66,9 @@ TABLE = {
     abi.MSR_KVM_WALL_CLOCK_NEW: Rule(init_clears=False),
     abi.MSR_KVM_POLL_CONTROL: Rule(
         reserved=_U64 & ~abi.KVM_POLL_CONTROL_ENABLED, power_up=abi.KVM_POLL_CONTROL_ENABLED, init_clears=False
+    ),
+    abi.MSR_KVM_MIGRATION_CONTROL: Rule(
+        reserved=_U64 & ~abi.KVM_MIGRATION_READY, power_up=abi.KVM_MIGRATION_READY, init_clears=False, leaves=True
     ),
 }
 SAME_REGISTER = {

@@ -22,6 +22,8 @@ from emu.faults import HostError, general_protection
 
 PROFILES = ("kvm", "kvm-bugs", "kvm-2011")
 FEATURES = (abi.KVM_FEATURE_ASYNC_PF, abi.KVM_FEATURE_ASYNC_PF_VMEXIT, abi.KVM_FEATURE_ASYNC_PF_INT)
+# The names under which each can be withheld; the interface of 2011 knows the first alone.
+FEATURE_NAMES = dict(zip(("async-pf", "async-pf-vmexit", "async-pf-int"), FEATURES, strict=True))
 INJECT, HALT, WAIT = "inject", "halt", "wait"
 
 _TOKEN_ID_SHIFT = 12  # below it stands the vCPU's number

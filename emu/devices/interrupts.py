@@ -42,6 +42,11 @@ class Interrupts:
         self.isr |= 1 << vector
         return vector
 
+    def put_back(self, vector: int) -> None:
+        """What was acknowledged could not be delivered: it is pending again."""
+        self.isr &= ~(1 << vector)
+        self.irr |= 1 << vector
+
     def eoi(self) -> None:
         """The interrupt in service whose vector is highest has ended; nothing happens where there is none."""
         if self.isr:

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 
 from emu import abi
 from emu.devices.pvclock import MasterClock
-from emu.devices.steal_time import Load, Step
+from emu.devices.steal_time import PROFILES, Load, Step
 from emu.devices.tsc import Tsc
-from emu.faults import general_protection
+from emu.faults import HostError, general_protection
 
 DEFAULT_BOOT_NS = 1_293_840_000_000_000_000  # 2011 began: a VM's history is the same whenever it is run
 FEATURES = (abi.KVM_FEATURE_CLOCKSOURCE, abi.KVM_FEATURE_CLOCKSOURCE2, abi.KVM_FEATURE_CLOCKSOURCE_STABLE_BIT)
@@ -77,18 +77,30 @@ class WallClock:
 class SystemTime:
     """One vCPU's copy of the VM's clock. `tsc` is this vCPU's own counter, `boot` says that this is vCPU 0.
 
-    `value` is the last value written. `updates` counts completed ones.
+    `profile` is one of PROFILES: `kvm-bugs` is today's KVM with its one defect, by which a place that would cross a
+    page leaves the one before in force. Raises HostError for another. `value` is the last value written. `updates`
+    counts completed ones.
     """
 
     def __init__(
-        self, ram_holds: Callable[[int, int], bool], master: MasterClock, tsc: Tsc, *, boot: bool = True
+        self,
+        ram_holds: Callable[[int, int], bool],
+        master: MasterClock,
+        tsc: Tsc,
+        *,
+        boot: bool = True,
+        profile: str = "kvm",
     ) -> None:
+        if profile not in PROFILES:
+            raise HostError(f"there is no ABI profile {profile!r}", remedy=f"use one of {', '.join(PROFILES)}")
+        self._keeps_old_place = profile == "kvm-bugs"
         self._ram_holds = ram_holds
         self._master = master
         self._tsc = tsc
         self._boot = boot
         self.value = 0
         self.updates = 0
+        self._place: int | None = None  # where updates are stored, if that is RAM
         self._requested = False
         self._told: tuple[int, int] | None = None  # generation of the clock and TSC offset that were last stored
         self._generation = 0
@@ -115,6 +127,11 @@ class SystemTime:
         """
         self.value = value
         self._generation += 1
+        crosses = self.area_gpa % abi.PAGE_SIZE + abi.PVCLOCK_VCPU_TIME_INFO_SIZE > abi.PAGE_SIZE
+        if self.enabled and not crosses:
+            self._place = self.area_gpa
+        elif not self.enabled or not self._keeps_old_place:
+            self._place = None
         if self._boot:
             self._master.declare(not legacy)
         self.request()
@@ -126,6 +143,7 @@ class SystemTime:
     def reset(self) -> None:
         """The vCPU is reset: the registration is forgotten."""
         self.value = 0
+        self._place = None
         self._requested = False
         self._generation += 1
 
@@ -138,9 +156,8 @@ class SystemTime:
         self._requested = False
         self._told = self._current()
         self._generation += 1
-        gpa = self.area_gpa
-        size = abi.PVCLOCK_VCPU_TIME_INFO_SIZE
-        if not self.enabled or gpa % abi.PAGE_SIZE + size > abi.PAGE_SIZE or not self._ram_holds(gpa, size):
+        gpa = self._place
+        if gpa is None or not self._ram_holds(gpa, abi.PVCLOCK_VCPU_TIME_INFO_SIZE):
             return iter(())
         master, generation = self._master, self._generation
         timestamp = (master.origin_tick + self._tsc.offset) % (1 << 64)

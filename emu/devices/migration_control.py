@@ -1,7 +1,8 @@
 """Whether the guest is ready to be moved to another host.
 
 KVM itself does not implement this register: it is there where a VMM offers it. A guest whose memory is not encrypted
-can always be moved, so it begins as ready.
+can always be moved, so it begins as ready. INIT leaves it alone: KVM tells a VMM nothing of an INIT that one vCPU sends
+another, so a VMM on KVM can do nothing else.
 
 In Linux: MSR_KVM_MIGRATION_CONTROL in Documentation/virt/kvm/x86/msr.rst; arch/x86/kernel/kvm.c writes it.
 """
@@ -11,13 +12,13 @@ from emu.faults import general_protection
 
 
 class MigrationControl:
-    """One vCPU's MSR_KVM_MIGRATION_CONTROL: ready. Not offered by default, as by KVM."""
+    """One vCPU's MSR_KVM_MIGRATION_CONTROL: ready when the vCPU is made."""
 
     features = (abi.KVM_FEATURE_MIGRATION_CONTROL,)
     msrs = (abi.MSR_KVM_MIGRATION_CONTROL,)
 
     def __init__(self) -> None:
-        self.reset()
+        self.msr_value = abi.KVM_MIGRATION_READY
 
     @property
     def ready(self) -> bool:
@@ -40,8 +41,7 @@ class MigrationControl:
         self.msr_value = value
 
     def reset(self) -> None:
-        """As at the beginning: ready."""
-        self.msr_value = abi.KVM_MIGRATION_READY
+        """INIT leaves the register alone."""
 
     def _check(self, msr: int) -> None:
         if msr not in self.msrs:

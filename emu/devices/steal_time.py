@@ -15,7 +15,7 @@ from typing import NamedTuple
 from emu import abi
 from emu.faults import HostError, general_protection
 
-PROFILES = ("kvm", "kvm-2011")
+PROFILES = ("kvm", "kvm-bugs", "kvm-2011")
 
 Load = Callable[[int, int], int]  # (gpa, size in bytes) -> the little-endian unsigned integer that stands there now
 
@@ -58,8 +58,9 @@ class StealTime:
     """One vCPU's steal-time MSR and the update of its area.
 
     `ram_holds(gpa, size)` says whether a range is guest RAM throughout. `profile` is one of PROFILES: `kvm` is the
-    interface of today, `kvm-2011` the document of 2011 (no preempted byte; an address outside RAM is refused). Raises
-    HostError for another. With `tlb_flush` (KVM_FEATURE_PV_TLB_FLUSH) the first store of an update is an exchange:
+    interface of today, `kvm-bugs` the same here, as KVM's defects are elsewhere, `kvm-2011` the document of 2011 (no
+    preempted byte; an address outside RAM is refused). Raises HostError for another. With `tlb_flush`
+    (KVM_FEATURE_PV_TLB_FLUSH) the first store of an update is an exchange:
     where another vCPU had asked in the preempted byte for a TLB flush, `take_flush` says so.
 
     `requested`: an update is due before the next guest instruction. `updates`: how many were completed. `last_steal`:
@@ -77,7 +78,7 @@ class StealTime:
         if profile not in PROFILES:
             raise HostError(f"there is no ABI profile {profile!r}", remedy=f"use one of {', '.join(PROFILES)}")
         self._ram_holds = ram_holds
-        self._has_preempted_byte = profile == "kvm"
+        self._has_preempted_byte = profile != "kvm-2011"
         self._refuses_outside_ram = profile == "kvm-2011"
         self._exchanges = tlb_flush and self._has_preempted_byte
         if self._exchanges:

@@ -39,7 +39,8 @@ class Dispatcher:
             self.switch(p, at_ps, self._choice(p), why)
 
     def decide(self, p: Pcpu, at_ps: int) -> None:
-        """Serve what is due on a busy pCPU: its current blocked, a wake-up asks for it, or the quantum is over."""
+        """Serve what is due on a busy pCPU: its current blocked, a wake-up asks for it, its current yields, or the
+        quantum is over."""
         current = p.current
         if current is None:
             return
@@ -54,6 +55,10 @@ class Dispatcher:
                 if self.policy.preempts(chosen, current):
                     self.switch(p, at_ps, chosen, "preempted")
                     return
+        favoured, p.yields_to = p.yields_to, None
+        if favoured is not None and self.can_take(p, favoured):
+            self.switch(p, at_ps, favoured, "yield")
+            return
         if competes and at_ps >= p.end_ps:
             chosen = self._choice(p)
             if self.policy.keeps(current, chosen):
@@ -74,6 +79,7 @@ class Dispatcher:
         p.current = chosen
         p.time_ps = at_ps
         p.preempt = False
+        p.yields_to = None
         if chosen is not None:
             if chosen in self.queue:
                 self.queue.remove(chosen)
@@ -125,6 +131,10 @@ class Dispatcher:
         if entity.work_ps is not None:
             entity.work_ps -= ps
         self.policy.ran(entity, ps)
+
+    def can_take(self, p: Pcpu, entity: Entity) -> bool:
+        """Whether `entity` waits, and may run on this pCPU, whose hands no script decides."""
+        return not p.planned and entity in self.queue and entity.pin in (None, p.number)
 
     def _choice(self, p: Pcpu) -> Entity:
         return self.policy.choose(self.queue.allowed(p.number))

@@ -13,10 +13,11 @@ class Pcpu:
     """`time_ps` is how far this pCPU has come; it is idle where `current` is None.
 
     `end_ps` is the end of the quantum, which means something only while someone else waits; on a pCPU whose hands a
-    script decides (`planned`) it is the end of the line, and binding. `preempt` asks for a decision at the next chance.
+    script decides (`planned`) it is the end of the line, and binding. `preempt` asks for a decision at the next chance;
+    so does `yields_to`: whom its current wants to see here instead.
     """
 
-    __slots__ = ("number", "time_ps", "current", "end_ps", "quantum_ps", "preempt", "planned")
+    __slots__ = ("number", "time_ps", "current", "end_ps", "quantum_ps", "preempt", "planned", "yields_to")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -26,6 +27,7 @@ class Pcpu:
         self.quantum_ps = 1
         self.preempt = False
         self.planned = False
+        self.yields_to: Entity | None = None
 
     def roll(self, at_ps: int) -> None:
         """A competitor came at `at_ps`: quanta over by then ended without one, which is no switch; a later one ends."""
@@ -40,7 +42,7 @@ class Pcpu:
         current = self.current
         if current is None:
             return self.end_ps if self.planned else NEVER
-        if self.preempt or current.state == BLOCKED:
+        if self.preempt or self.yields_to is not None or current.state == BLOCKED:
             return self.time_ps
         due = self.end_ps if self.planned or queue.competes(self.number) else NEVER
         if current.work_ps is not None and self.time_ps + current.work_ps < due:

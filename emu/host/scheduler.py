@@ -139,6 +139,21 @@ class Scheduler:
             self._awake += 1
         self._wake_at(entity, max(at_ps, entity.since_ps, self._now_ps))
 
+    def yield_to(self, vcpu: int, other: int) -> bool:
+        """This vCPU, which runs, asks that `other` have its pCPU next; whether that one waits and may use it.
+
+        The switch comes with the pCPU's next decision, if `other` is still ready then; until the vCPU is chosen again
+        it waits, like one that was preempted. Nothing happens where a script decides.
+        """
+        entity, favoured = self.vcpus[vcpu], self.vcpus[other]
+        if entity.pcpu is None or entity.state != RUNNING:
+            return False
+        p = self._pcpus[entity.pcpu]
+        if not self._dispatcher.can_take(p, favoured):
+            return False
+        p.yields_to = favoured
+        return True
+
     # --- the loop ---
 
     def next(self, alarm_ps: int | None) -> Turn:

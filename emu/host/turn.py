@@ -40,7 +40,8 @@ class Observer(Protocol):
     ) -> None:
         """The pCPU changes hands at `at_ps`; None is idle, and `prev` is never `next`.
 
-        `why`: `start`, `quantum`, `preempted` (by a wake-up), `blocked`, `wake`, `script`. `involuntary`: `prev` was
+        `why`: `start`, `quantum`, `preempted` (by a wake-up), `blocked`, `wake`, `yield` (to `next`),
+        `script`. `involuntary`: `prev` was
         still runnable.
         """
 

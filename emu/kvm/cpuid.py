@@ -8,9 +8,12 @@ from typing import NamedTuple
 
 from emu import abi
 from emu.bus.cpuid import REGISTERS, CpuidTable
+from emu.devices import async_pf
+from emu.devices.async_pf import AsyncPf
 from emu.devices.hypercalls import Hypercalls
 from emu.devices.kvmclock import KvmClock, SystemTime, WallClock
 from emu.devices.lapic import Lapic
+from emu.devices.migration_control import MigrationControl
 from emu.devices.poll_control import PollControl
 from emu.devices.pv_eoi import PvEoi
 from emu.devices.pvclock import MasterClock
@@ -20,10 +23,12 @@ from emu.kvm import ioctls
 
 Leaves = dict[tuple[int, int], tuple[int, int, int, int]]
 
-# KVM tells of these by a capability, or completes them itself, and leaves them out of the list of what it supports.
+# KVM tells of these by a capability, completes them itself, or leaves them to us, and so its list of what it supports
+# does not have them.
 _ALWAYS = {
     (abi.CPUID_FEATURES, "ecx"): abi.CPUID_1_ECX_TSC_DEADLINE | abi.CPUID_1_ECX_X2APIC | abi.CPUID_1_ECX_HYPERVISOR,
     (abi.CPUID_FEATURES, "edx"): abi.CPUID_1_EDX_APIC,
+    (abi.KVM_CPUID_FEATURES, "eax"): 1 << abi.KVM_FEATURE_MIGRATION_CONTROL,
 }
 
 
@@ -44,6 +49,7 @@ FEATURES = (
     *(abi.KVM_FEATURE_PV_EOI, abi.KVM_FEATURE_PV_UNHALT, abi.KVM_FEATURE_PV_TLB_FLUSH),
     *(abi.KVM_FEATURE_ASYNC_PF_VMEXIT, abi.KVM_FEATURE_PV_SEND_IPI, abi.KVM_FEATURE_POLL_CONTROL),
     *(abi.KVM_FEATURE_PV_SCHED_YIELD, abi.KVM_FEATURE_ASYNC_PF_INT, abi.KVM_FEATURE_CLOCKSOURCE_STABLE_BIT),
+    abi.KVM_FEATURE_MIGRATION_CONTROL,
 )
 
 
@@ -75,13 +81,22 @@ def emulator_cpuid(number: int, vcpus: int, without: Iterable[str] = ()) -> Cpui
 
     if "steal-time" not in withheld:
         devices.append(StealTime(nowhere, tlb_flush="pv-tlb-flush" not in withheld))
+    if "async-pf" not in withheld:
+        offered = (bit for name, bit in async_pf.FEATURE_NAMES.items() if name not in withheld)
+        devices.append(AsyncPf(nowhere, features=tuple(offered)))
     if "clocksource" not in withheld:
         devices.append(KvmClock(WallClock(nowhere), SystemTime(nowhere, MasterClock(1), tsc)))
     if "pv-eoi" not in withheld:
         devices.append(PvEoi(nowhere))
     if "poll-control" not in withheld:
         devices.append(PollControl())
-    calls = {"pv-unhalt": abi.KVM_FEATURE_PV_UNHALT, "pv-send-ipi": abi.KVM_FEATURE_PV_SEND_IPI}
+    if "migration-control" not in withheld:
+        devices.append(MigrationControl())
+    calls = {
+        "pv-unhalt": abi.KVM_FEATURE_PV_UNHALT,
+        "pv-send-ipi": abi.KVM_FEATURE_PV_SEND_IPI,
+        "pv-sched-yield": abi.KVM_FEATURE_PV_SCHED_YIELD,
+    }
     devices.append(Hypercalls(tuple(bit for name, bit in calls.items() if name not in withheld)))
     return CpuidTable(devices, apic_id=number, logical_cpus=vcpus, hypercalls=True)
 
@@ -91,7 +106,7 @@ class _Offered:
 
     def __init__(self, features: Sequence[int]) -> None:
         self.features = tuple(features)
-        self.msrs = (*(msr for msr, _ in PV_MSRS), abi.MSR_KVM_ASYNC_PF_ACK)
+        self.msrs = (*(msr for msr, _ in PV_MSRS), abi.MSR_KVM_ASYNC_PF_ACK, *MigrationControl.msrs)
 
 
 def judge_cpuid(features: Sequence[int] = FEATURES) -> CpuidTable:

@@ -33,6 +33,10 @@ FXSAVE = struct.Struct("<2HBxH2Q2I128s256s96x")  # fcw fsw ftw fop rip rdp mxcsr
 XSAVE_HEADER = struct.Struct("<Q56x")  # xstate_bv: which parts are given; the others are as after power-up
 XSAVE_X87_AND_SSE = 3
 XSAVE_SIZE = 4096
+MSR_FILTER_RANGE = struct.Struct("<IIIxxxxQ")  # flags, nmsrs, base, address of a bitmap: 0 denies
+MSR_FILTER_SIZE = 392  # flags, 4 bytes of padding, 16 ranges
+MSR_FILTER_RANGES = 8
+MSR_FILTER_READ_WRITE = 3
 DEBUGREGS = struct.Struct("<6Q80x")  # db0-3, dr6, dr7
 VCPU_EVENTS_SIZE = 64
 VCPU_EVENTS_SHADOW = 11  # interrupt.shadow
@@ -54,6 +58,9 @@ RUN_IO = struct.Struct("<BBHIQ")  # direction size port count data_offset
 RUN_IO_OUT = 1
 RUN_MMIO = struct.Struct("<Q8sIB")  # phys_addr data len is_write
 RUN_MMIO_DATA = RUN_EXIT + 8
+RUN_MSR = struct.Struct("<B7xIIQ")  # error reason index data
+RUN_MSR_ERROR = RUN_EXIT
+RUN_MSR_DATA = RUN_EXIT + 16
 RUN_INTERNAL = struct.Struct("<IIQB15s")  # suberror ndata flags insn_size insn_bytes
 RUN_INTERNAL_HAS_BYTES = 1
 
@@ -71,6 +78,7 @@ KVM_GET_SUPPORTED_CPUID = _request(0x05, CPUID_HEADER.size, _READ | _WRITE)
 KVM_CREATE_VCPU = _request(0x41)
 KVM_SET_USER_MEMORY_REGION = _request(0x46, MEMORY_REGION.size, _WRITE)
 KVM_SET_TSS_ADDR = _request(0x47)
+KVM_X86_SET_MSR_FILTER = _request(0xC6, MSR_FILTER_SIZE, _WRITE)
 KVM_ENABLE_CAP = _request(0xA3, ENABLE_CAP.size, _WRITE)  # to a VM or to a vCPU
 
 # --- Requests to a vCPU ----------------------------------------------------------------------------------------------
@@ -96,6 +104,8 @@ KVM_SET_XSAVE = _request(0xA5, XSAVE_SIZE, _WRITE)
 
 KVM_CAP_SPLIT_IRQCHIP = 121
 KVM_CAP_IMMEDIATE_EXIT = 136
+KVM_CAP_X86_USER_SPACE_MSR = 188
+KVM_CAP_X86_MSR_FILTER = 189
 KVM_CAP_ENFORCE_PV_FEATURE_CPUID = 190
 
 # --- Exit reasons ----------------------------------------------------------------------------------------------------
@@ -107,6 +117,8 @@ KVM_EXIT_SHUTDOWN = 8
 KVM_EXIT_FAIL_ENTRY = 9
 KVM_EXIT_INTERNAL_ERROR = 17
 KVM_EXIT_SYSTEM_EVENT = 24
+KVM_EXIT_X86_RDMSR = 29
+KVM_EXIT_X86_WRMSR = 30
 EXIT_NAMES = {
     KVM_EXIT_IO: "KVM_EXIT_IO",
     KVM_EXIT_HLT: "KVM_EXIT_HLT",
@@ -115,12 +127,15 @@ EXIT_NAMES = {
     KVM_EXIT_FAIL_ENTRY: "KVM_EXIT_FAIL_ENTRY",
     KVM_EXIT_INTERNAL_ERROR: "KVM_EXIT_INTERNAL_ERROR",
     KVM_EXIT_SYSTEM_EVENT: "KVM_EXIT_SYSTEM_EVENT",
+    KVM_EXIT_X86_RDMSR: "KVM_EXIT_X86_RDMSR",
+    KVM_EXIT_X86_WRMSR: "KVM_EXIT_X86_WRMSR",
 }
 
 KVM_INTERNAL_ERROR_EMULATION = 1
 
 # --- Other values ----------------------------------------------------------------------------------------------------
 
+KVM_MSR_EXIT_REASON_FILTER = 4
 KVM_MP_STATE_RUNNABLE = 0
 KVM_MP_STATE_UNINITIALIZED = 1
 KVM_MP_STATE_INIT_RECEIVED = 2

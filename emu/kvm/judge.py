@@ -17,8 +17,9 @@ from typing import Any
 from emu import abi
 from emu.boot.entry import initial_state, prepare
 from emu.bus.cpuid import CpuidTable
+from emu.devices.migration_control import MigrationControl
 from emu.faults import HostError
-from emu.kvm import cpuid, ioctls, layout, operations, records, stub
+from emu.kvm import cpuid, ioctls, layout, msr_exit, operations, records, stub
 from emu.kvm.operations import Conditions, Content, Done, Operation, Outcome
 from emu.kvm.system import System
 from emu.kvm.vcpu import KICKED, Vcpu
@@ -52,7 +53,9 @@ class Judge:
         import signal
 
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        self._packed = cpuid.pack_cpuid(table or cpuid.judge_cpuid(), self._system.supported_cpuid())
+        table = table or cpuid.judge_cpuid()
+        self._packed = cpuid.pack_cpuid(table, self._system.supported_cpuid())
+        self._serves = bool(table.query(abi.KVM_CPUID_FEATURES)[0] >> abi.KVM_FEATURE_MIGRATION_CONTROL & 1)
         self._watchdog = Watchdog()
         self._vm: Vm | None = None
         self.conditions = Conditions(0, 0, 0, 0, True)
@@ -85,6 +88,8 @@ class Judge:
         ram.write(stub.STUB_GPA, stub.PAGE)
         self.ram = ram
         self._vm = Vm(self._system, ram)
+        if self._serves:
+            self._vm.serve_migration_control()
         self._number = 0
         self._vcpu = self._new_vcpu()
         start = initial_state(ram, stub.ENTRY, 0, 1)
@@ -129,6 +134,7 @@ class Judge:
     def _clean(self) -> None:
         if self._vcpu.request(ioctls.KVM_SET_MSRS, self._power_up) != len(self._offered):
             raise HostError("KVM does not let a paravirtual MSR be switched off", "/dev/kvm")
+        self._migration = MigrationControl()  # ours: it goes with the guest, whatever vCPU of KVM executes it
         memory = self.ram.bytes
         for gpa, zeroes in _ZEROES:
             memory[gpa : gpa + len(zeroes)] = zeroes
@@ -142,6 +148,9 @@ class Judge:
         vcpu = self._vcpu
         with self._watchdog.over(vcpu):
             reason = vcpu.enter()
+            while reason in msr_exit.REASONS:
+                msr_exit.complete(vcpu, reason, self._migration)
+                reason = vcpu.enter()
         if reason == KICKED:
             raise HostError(f"a sequence did not come back within {STUCK_SECONDS} s", "/dev/kvm")
         if reason != ioctls.KVM_EXIT_IO:

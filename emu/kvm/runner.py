@@ -26,8 +26,9 @@ from emu.devices import steal_time
 from emu.devices.console import DEFAULT_CAP, Console
 from emu.devices.exit_port import ExitPort
 from emu.devices.marks import Marks
+from emu.devices.migration_control import MigrationControl
 from emu.faults import HostError
-from emu.kvm import cpuid, ioctls
+from emu.kvm import cpuid, ioctls, msr_exit
 from emu.kvm.result import (
     EXIT,
     EXIT_LIMIT,
@@ -57,6 +58,7 @@ class Settings(NamedTuple):
     ram: int = 16 << 20
     start: str = "all"
     without: tuple[str, ...] = ()
+    lax_cpuid: bool = False
     limit_ns: int = 20 * _NS_PER_SECOND
     exit_limit: int = 2_000_000
     output_limit: int = DEFAULT_CAP
@@ -92,9 +94,12 @@ class Runner:
                 self.ports.attach(base, count, device)
 
         self.vcpus: list[Vcpu] = []
+        self.migration = [MigrationControl() for _ in range(settings.vcpus)]
         with System() as system:
             self.vm = Vm(system, self.ram)
             try:
+                if settings.lax_cpuid or "migration-control" not in settings.without:
+                    self.vm.serve_migration_control()
                 for number in range(settings.vcpus):
                     self._add_vcpu(number, system.supported_cpuid(), image)
             except BaseException:
@@ -106,7 +111,7 @@ class Runner:
         settings = self.settings
         table = cpuid.emulator_cpuid(number, settings.vcpus, settings.without)
         self.withheld = cpuid.withheld(table, supported)
-        vcpu = Vcpu(self.vm, number, cpuid.pack_cpuid(table, supported))
+        vcpu = Vcpu(self.vm, number, cpuid.pack_cpuid(table, supported), enforce=not settings.lax_cpuid)
         self.vcpus.append(vcpu)
         vcpu.set_state(initial_state(self.ram, image.entry, number, settings.vcpus))
         waits = settings.start == "bsp" and number > 0
@@ -186,6 +191,8 @@ class Runner:
             if not access.write:  # nobody drives these lines
                 at = ioctls.RUN_MMIO_DATA
                 vcpu.page[at : at + access.size] = floating(access.size).to_bytes(access.size, "little")
+        elif reason in msr_exit.REASONS:
+            msr_exit.complete(vcpu, reason, self.migration[vcpu.number])
         elif reason == ioctls.KVM_EXIT_SHUTDOWN:
             with self._lock:
                 if self.reason is None:

@@ -13,6 +13,8 @@ PATH = "/dev/kvm"
 _NEEDED = {
     ioctls.KVM_CAP_SPLIT_IRQCHIP: "a local APIC in the kernel (KVM_CAP_SPLIT_IRQCHIP)",
     ioctls.KVM_CAP_ENFORCE_PV_FEATURE_CPUID: "paravirtual features tied to CPUID (KVM_CAP_ENFORCE_PV_FEATURE_CPUID)",
+    ioctls.KVM_CAP_X86_USER_SPACE_MSR: "MSRs served by user space (KVM_CAP_X86_USER_SPACE_MSR)",
+    ioctls.KVM_CAP_X86_MSR_FILTER: "a choice of which these are (KVM_CAP_X86_MSR_FILTER)",
     ioctls.KVM_CAP_IMMEDIATE_EXIT: "a way to call a vCPU back (KVM_CAP_IMMEDIATE_EXIT)",
 }
 

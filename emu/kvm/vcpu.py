@@ -41,9 +41,12 @@ class MmioAccess(NamedTuple):
 
 
 class Vcpu:
-    """vCPU `number` of `vm`, told the leaves `packed` (see emu.kvm.cpuid) and refused any paravirtual MSR beyond."""
+    """vCPU `number` of `vm`, told the leaves `packed` (see emu.kvm.cpuid).
 
-    def __init__(self, vm: Vm, number: int, packed: bytes) -> None:
+    With `enforce` it is refused what the leaves do not offer of KVM's MSRs and hypercalls; KVM by itself would not.
+    """
+
+    def __init__(self, vm: Vm, number: int, packed: bytes, *, enforce: bool = True) -> None:
         self.vm = vm
         self.number = number
         self.ioctl: Any = vm.ioctl
@@ -51,8 +54,8 @@ class Vcpu:
         self._kick_signal = 0
         self.fd = vm.request(ioctls.KVM_CREATE_VCPU, number)
         self.page = mmap.mmap(self.fd, vm.system.run_size)
-        enforce = (ioctls.KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 0, 1, 0, 0, 0)
-        self.request(ioctls.KVM_ENABLE_CAP, ioctls.ENABLE_CAP.pack(*enforce))
+        enforcing = (ioctls.KVM_CAP_ENFORCE_PV_FEATURE_CPUID, 0, int(enforce), 0, 0, 0)
+        self.request(ioctls.KVM_ENABLE_CAP, ioctls.ENABLE_CAP.pack(*enforcing))
         self.request(ioctls.KVM_SET_CPUID2, packed)
 
     def request(self, number: int, argument: Any = 0) -> int:

@@ -9,6 +9,7 @@ import ctypes
 import os
 from typing import Any
 
+from emu.devices.migration_control import MigrationControl
 from emu.kvm import ioctls
 from emu.kvm.system import System
 from emu.ram import Ram
@@ -34,6 +35,18 @@ class Vm:
         """One ioctl on the VM. Raises OSError as the kernel says."""
         answer: int = self.ioctl(self.fd, number, argument)
         return answer
+
+    def serve_migration_control(self) -> None:
+        """Have accesses to this one MSR leave the guest, since KVM has none: see `emu.kvm.msr_exit`."""
+        reason = (ioctls.KVM_MSR_EXIT_REASON_FILTER, 0, 0, 0)
+        self.request(ioctls.KVM_ENABLE_CAP, ioctls.ENABLE_CAP.pack(ioctls.KVM_CAP_X86_USER_SPACE_MSR, 0, *reason))
+        allowed = ctypes.create_string_buffer(8)  # a bitmap of zeroes
+        filter_ = bytearray(ioctls.MSR_FILTER_SIZE)
+        for at, msr in enumerate(MigrationControl.msrs):
+            place = ioctls.MSR_FILTER_RANGES + at * ioctls.MSR_FILTER_RANGE.size
+            fields = (ioctls.MSR_FILTER_READ_WRITE, 1, msr, ctypes.addressof(allowed))
+            ioctls.MSR_FILTER_RANGE.pack_into(filter_, place, *fields)
+        self.request(ioctls.KVM_X86_SET_MSR_FILTER, bytes(filter_))
 
     def close(self) -> None:
         """Give the file back; the kernel frees the VM when its vCPUs are closed too."""

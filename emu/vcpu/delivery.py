@@ -21,18 +21,22 @@ _ERROR_IN_IDT, _ERROR_EXTERNAL = 2, 1
 _GATE_TASK, _GATE_WIDE = 5, 8
 _MASK32 = 0xFFFFFFFF
 
+# What there is instead of a delivery: a triple fault, or a page of the host's that is missing on the way. The event is
+# then taken back, and comes again: by the instruction being executed anew, or from whoever sent it.
+Undelivered = exits.Shutdown | exits.NestedFault | None
 
-def deliver_fault(vcpu: Vcpu, vector: int, error: int | None, address: int | None) -> exits.Shutdown | None:
+
+def deliver_fault(vcpu: Vcpu, vector: int, error: int | None, address: int | None) -> Undelivered:
     """Deliver an exception that the instruction at RIP raised. A Shutdown where even #DF could not be delivered."""
     return _deliver(vcpu, vector, error, address, vcpu.rip, exception=True)
 
 
-def deliver_interrupt(vcpu: Vcpu, vector: int) -> exits.Shutdown | None:
+def deliver_interrupt(vcpu: Vcpu, vector: int) -> Undelivered:
     """Deliver an external interrupt; the caller has made sure that the vCPU is interruptible."""
     return _deliver(vcpu, vector, None, None, vcpu.rip)
 
 
-def deliver_software_interrupt(vcpu: Vcpu, exit_: exits.SoftwareInterrupt) -> exits.Shutdown | None:
+def deliver_software_interrupt(vcpu: Vcpu, exit_: exits.SoftwareInterrupt) -> Undelivered:
     """INT n, INT3 or INTO: #GP where the gate is not for this privilege level, else through the gate."""
     paging = vcpu.paging()
     if paging.cr0 & abi.CR0_PE:
@@ -60,7 +64,7 @@ def _deliver(
     *,
     exception: bool = False,
     software_rip: int | None = None,
-) -> exits.Shutdown | None:
+) -> Undelivered:
     """Deliver `vector`, or what comes of failing to.
 
     `exception` and `software_rip` (an INT n, and where it stands) tell what kind of event it is; neither means an
@@ -70,13 +74,20 @@ def _deliver(
     block, general = engine.vmcb, engine.general
     flags = general["RFLAGS"]
     first = (return_rip if software_rip is None else software_rip, vector, error, address)
+    cr2, trap = block.quad(vmcb.CR2), exception and vector == abi.DB_VECTOR
     while True:
         if address is not None:
             block.set_quad(vmcb.CR2, address)
         general["RIP"] = return_rip
         # RF in the pushed flags keeps an instruction breakpoint from firing twice when a fault returns to it.
         general["RFLAGS"] = flags | abi.RFLAGS_RF if exception and vector in _FAULTS else flags
-        engine.vmrun(0, inject=vmcb.EVENTINJ_VALID | vector)
+        if not _enter_handler(engine, vector):
+            gpa = block.quad(vmcb.EXITINFO2)
+            block.set_quad(vmcb.CR2, cr2)
+            general["RIP"], general["RFLAGS"] = first[0], flags
+            engine.vmrun(0)
+            vcpu.not_delivered(first[0], trap=trap)
+            return exits.NestedFault(first[0], gpa, "write", True)
         if engine.entered():
             failed = _push_error(vcpu, engine, vector, error)
             if failed is None:
@@ -102,6 +113,23 @@ def _deliver(
         else:
             vector, error, address = second, second_error, second_address
         exception = True
+
+
+def _enter_handler(engine: Engine, vector: int) -> bool:
+    """Try to; False where a page that the host has taken away is needed for it, whose address EXITINFO2 tells."""
+    opened = False
+    engine.vmrun(0, inject=vmcb.EVENTINJ_VALID | vector)
+    while engine.exit_code == vmcb.EXIT_NPF and not engine.entered():
+        if opened or engine.vmcb.quad(vmcb.EXITINFO2) & ~(abi.PAGE_SIZE - 1) != engine.nested.window:
+            break
+        # A stack or a table in the APIC's registers: nobody answers there, and what is pushed is lost.
+        engine.let_through({})
+        opened = True
+        engine.vmrun(0, inject=vmcb.EVENTINJ_VALID | vector)
+    found = engine.exit_code != vmcb.EXIT_NPF or engine.entered()
+    if opened:
+        engine.stop_at_window()
+    return found
 
 
 def _second_fault(engine: Engine, software: bool) -> tuple[int, int | None, int | None]:

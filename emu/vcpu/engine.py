@@ -23,7 +23,7 @@ from unicorn.unicorn_const import UC_ERR_FETCH_PROT, UC_ERR_FETCH_UNMAPPED, UC_E
 
 from emu import abi, state
 from emu.ram import Ram
-from emu.vcpu import host_window, port_io, vmcb
+from emu.vcpu import host_window, nested, port_io, vmcb
 from emu.vcpu.calibration import Layout, check_version, find_blob, find_counter, verify
 from emu.vcpu.host_window import HOST_CR4, HSAVE, IOPM, MSRPM, OPEN_MSRPM, STUB_INSNS, VMCB, WINDOW, WINDOW_SIZE
 from emu.vcpu.paging import Paging
@@ -91,12 +91,17 @@ class Engine:
         self.handle: Any = uc._uch
         self._ram_anchor = ctypes.c_char.from_buffer(ram.bytes)
         uc.mem_map_ptr(0, ram.size, unicorn_const.UC_PROT_ALL, ctypes.addressof(self._ram_anchor))
-        self._map_floating_bus()
+        self.nested = nested.NestedTables()
+        self._tables_anchor = ctypes.c_char.from_buffer(self.nested.memory)
+        self.window: nested.Window | None = None  # what the instruction under way does with an open window
+        self.nests = False
+        self._map_floating_bus(ram.size, nested.TABLES + nested.TABLES_SIZE)
         self._window = host_window.allocate()
         self._window_anchor = ctypes.c_char.from_buffer(self._window)
         uc.mem_map_ptr(WINDOW, WINDOW_SIZE, unicorn_const.UC_PROT_ALL, ctypes.addressof(self._window_anchor))
         self.vmcb = vmcb.Vmcb(memoryview(self._window)[VMCB : VMCB + vmcb.SIZE])
         self.vmcb.set_intercepts(_MISC, WINDOW + IOPM, WINDOW + MSRPM)
+        self.vmcb.set_quad(vmcb.NESTED_CR3, self.nested.root)
 
         self.general = Batch(self.handle, (*GENERAL, "RIP", "RFLAGS"))
         self._entry_general = Batch(self.handle, tuple(name for name in GENERAL if name != "RSP"))
@@ -142,16 +147,54 @@ class Engine:
 
     # --- construction ------------------------------------------------------------------------------------------------
 
-    def _map_floating_bus(self) -> None:
-        """Where no RAM is, reads give ones and writes vanish, as on a board with nothing there."""
+    def _map_floating_bus(self, start: int, end: int) -> None:
+        """Where no RAM is, reads give ones and writes vanish, as on a board with nothing there.
 
-        def read(_uc: Uc, _offset: int, size: int, _data: object) -> int:
-            return (1 << 8 * size) - 1
+        Only what an open window leads to is somebody's; that is remembered here, or answered from what was prepared.
+        """
+        registers = nested.REGISTERS - start
 
-        def write(_uc: Uc, _offset: int, _size: int, _value: int, _data: object) -> None:
-            return None
+        def read(_uc: Uc, offset: int, size: int, _data: object) -> int:
+            window = self.window
+            if window is None or not 0 <= offset - registers < abi.PAGE_SIZE:
+                return (1 << 8 * size) - 1
+            return window.load(offset - registers, size)
 
-        self.uc.mmio_map(self.ram.size, (1 << abi.MAXPHYADDR) - self.ram.size, read, None, write, None)
+        def write(_uc: Uc, offset: int, size: int, value: int, _data: object) -> None:
+            window = self.window
+            if window is not None and 0 <= offset - registers < abi.PAGE_SIZE:
+                window.store(offset - registers, size, value)
+
+        self.uc.mmio_map(start, end - start, read, None, write, None)
+
+    def nest(self, needed: bool) -> None:
+        """Translate guest-physical addresses by the nested tables, or not; guests are to be entered anew.
+
+        The tables are in the engine's memory only meanwhile: without them nothing would keep a guest from there.
+        """
+        if needed == self.nests:
+            return
+        self.nests = needed
+        self.uc.mem_unmap(nested.TABLES, nested.TABLES_SIZE)
+        if needed:
+            address = ctypes.addressof(self._tables_anchor)
+            self.uc.mem_map_ptr(nested.TABLES, nested.TABLES_SIZE, unicorn_const.UC_PROT_ALL, address)
+        else:
+            self._map_floating_bus(nested.TABLES, nested.TABLES + nested.TABLES_SIZE)
+        self.flush_tlb()
+
+    def let_through(self, answers: dict[tuple[int, int], int]) -> nested.Window:
+        """Open the window, for one instruction: what it loads is answered from `answers`, what it stores is kept."""
+        self.nested.open_window(True)
+        self.flush_tlb()
+        self.window = nested.Window(answers)
+        return self.window
+
+    def stop_at_window(self) -> None:
+        """Close it again."""
+        self.nested.open_window(False)
+        self.flush_tlb()
+        self.window = None
 
     def _add_hooks(self) -> None:
         void, u32, i32 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int
@@ -247,12 +290,15 @@ class Engine:
             self._drop_stale_code()
         return self._emulate(rip, insns, 0)
 
-    def vmrun(self, insns: int, *, inject: int = 0, window: bool = False, free: int | None = None) -> int:
+    def vmrun(
+        self, insns: int, *, inject: int = 0, window: bool = False, free: int | None = None, scratch: bool = False
+    ) -> int:
         """Enter the guest described by the VMCB, `general` and `fpu`; the count retired, or -1 where delivery faulted.
 
         `inject` is an EVENTINJ value; with `window` the first boundary at which an interrupt may be taken exits
-        with EXIT_VINTR. A window that is open must be closed first. `free` is an exit code, of a
-        write of CR0 or of what has a bit in INTERCEPT_MISC, that is not intercepted until the next `vmrun`.
+        with EXIT_VINTR. A window that is open must be closed first. `free` is an exit code, of a write of CR0 or of
+        what has a bit in INTERCEPT_MISC, that is not intercepted until the next `vmrun`. `scratch`: the guest is the
+        host's own, and lives where no nested table leads.
         """
         if self._stale:
             self._drop_stale_code()
@@ -261,6 +307,7 @@ class Engine:
         block.free_cr0(free == vmcb.EXIT_CR_WRITE)
         block.set_quad(vmcb.INTERCEPT_MISC, misc | (_VINTR if window else 0))
         block.set_events(inject, vmcb.V_IRQ if window else 0)
+        block.set_quad(vmcb.NESTED_CTL, vmcb.NESTED_ENABLED if self.nests and not scratch else 0)
         block.set_quad(vmcb.EFER, block.quad(vmcb.EFER) | abi.EFER_SVME)
         general, entry = self.general, self._entry_general
         block.set_quad(vmcb.RAX, general["RAX"])
@@ -542,7 +589,7 @@ class Engine:
         self.window_open = False
         self._context_save(self.handle, self._parked.context)
         self.load_scratch("wait")
-        self.vmrun(1)
+        self.vmrun(1, scratch=True)
         if self.exit_code != vmcb.EXIT_HLT:
             raise EngineError(f"the scratch guest left with {self.exit_code:#x}")
         self._context_restore(self.handle, self._parked.context)

@@ -15,6 +15,7 @@ from emu import abi, exits, state
 from emu.exits import Exit
 from emu.vcpu import decode, port_io, special_moves, system_call, transfer, vmcb
 from emu.vcpu.engine import NO_EXIT, SYSCALL, SYSENTER, UNASSIGNED_FETCH, Engine, EngineError
+from emu.vcpu.nested import Window
 from emu.vcpu.paging import Paging, read_linear, translate
 from emu.vcpu.special_moves import DR6
 
@@ -22,10 +23,15 @@ _DR6_SINGLE_STEP = 1 << 14
 _MASK32 = 0xFFFFFFFF
 # From the end of the lower half on, so many linear addresses are not canonical, and nothing can be fetched from there.
 _LOW_HALF, _NOT_CANONICAL = 1 << 47, (1 << 64) - (1 << 48)
+# The error code of a nested page fault; those of a #PF, in the same places.
+_NPF_WRITE, _NPF_FETCH = 1 << 1, 1 << 4
 
 
 class Vcpu:
-    """vCPU `number` on `engine`, standing still in `start`. `retired` counts units of guest work since then."""
+    """vCPU `number` on `engine`, standing still in `start`. `retired` counts units of guest work since then.
+
+    `window_gpa` is the page whose accesses exit because registers are there (the local APIC's), or None.
+    """
 
     def __init__(self, engine: Engine, number: int, start: state.CpuState) -> None:
         self.engine = engine
@@ -38,6 +44,8 @@ class Vcpu:
         self.msrs: dict[int, int] = {}
         self._context: Any = engine.new_context()
         self._rip = 0
+        self.window_gpa: int | None = None
+        self._nests = False
         # Of the instruction that exited, for whoever completes it: in 64-bit code, under single-stepping.
         self._long = False
         self._stepping = False
@@ -55,10 +63,11 @@ class Vcpu:
         engine.close_window()
         self.msrs = transfer.put(engine, new)
         self.debug = list(new.debug)
+        self._nests = engine.nests
         engine.vmrun(0)
         # An exception here is one of fetching from the new RIP, which will come again when the guest is entered.
         fetching = vmcb.EXIT_EXCEPTION <= engine.exit_code < vmcb.EXIT_EXCEPTION + 32
-        if not fetching and engine.exit_code not in (NO_EXIT, UNASSIGNED_FETCH):
+        if not fetching and engine.exit_code != vmcb.EXIT_NPF and engine.exit_code not in (NO_EXIT, UNASSIGNED_FETCH):
             raise EngineError(f"a state was refused with exit {engine.exit_code:#x}")
         if new.shadow:
             engine.set_shadow(True)
@@ -132,9 +141,22 @@ class Vcpu:
         self._reside()
         return self._shadow()
 
+    def cpl(self) -> int:
+        """The current privilege level."""
+        return self._reside().hidden().cpl
+
     def interrupts_enabled(self) -> bool:
         """IF, whatever the shadow."""
         return bool(self._reside().read_register("RFLAGS") & abi.RFLAGS_IF)
+
+    def _nest(self) -> None:
+        """Have guest-physical addresses translated as the host wants it now."""
+        engine = self.engine
+        if engine.nested.window != self.window_gpa:
+            engine.nested.set_window(self.window_gpa)
+            engine.flush_tlb()
+        if self._nests != engine.nests:
+            self.load(self.state())  # VMRUN alone switches nested paging on or off
 
     def _shadow(self) -> bool:
         # The flag stays up while the host completes the instruction that it covered.
@@ -162,6 +184,8 @@ class Vcpu:
         trap = self._trap_after_step
         if trap:
             return self._single_step_trap()
+        if self._nests != engine.nests or self.window_gpa != engine.nested.window:
+            self._nest()
         if not window and engine.window_open:
             engine.close_window()
         while True:
@@ -223,6 +247,8 @@ class Vcpu:
         rip = self._rip = registers["RIP"]
         if vmcb.EXIT_EXCEPTION <= code < vmcb.EXIT_EXCEPTION + 32:
             return self._exception(code - vmcb.EXIT_EXCEPTION)
+        if code == vmcb.EXIT_NPF:
+            return self._nested_fault()
         if code == vmcb.EXIT_VINTR:
             engine.close_window()
             engine.write_register("RFLAGS", engine.read_register("RFLAGS") | abi.RFLAGS_IF)
@@ -323,6 +349,18 @@ class Vcpu:
             self.debug[DR6] |= _DR6_SINGLE_STEP
         return exits.Fault(self._rip, vector, error, address)
 
+    def _nested_fault(self) -> Exit:
+        engine = self.engine
+        gpa, error = engine.vmcb.quad(vmcb.EXITINFO2), engine.hidden().error
+        computed = engine.computed_flags()
+        if engine.refetch(self._rip):
+            self.used += 1
+            self.retired += 1
+        elif computed is not None:
+            engine.put_flags(computed)
+        access = "fetch" if error & _NPF_FETCH else "write" if error & _NPF_WRITE else "read"
+        return exits.NestedFault(self._rip, gpa, access)
+
     def _load_task_register(self) -> Exit | None:
         """LTR: let it through, and take it back where it has loaded no TSS, which the engine would accept."""
         rip = self._rip
@@ -417,6 +455,30 @@ class Vcpu:
         """The last PortOut has been carried out."""
         self.charge(1)
 
+    # --- registers in memory -----------------------------------------------------------------------------------------
+
+    def complete_window(self, answers: dict[tuple[int, int], int]) -> tuple[Window, Exit]:
+        """Do the instruction whose access to the window exited, with `answers` for what it loads: by offset and size.
+
+        Where the result has `asked`, the instruction loaded something else: then it has not happened, and is to be done
+        again with that answer too. Else the exit says how it ended: BudgetSpent, or whatever it raised besides.
+        """
+        engine = self._reside()
+        engine.close_window()
+        before = self._rip, self.retired, self.used, self._stepped, self._trap_after_step
+        debug = list(self.debug)
+        engine.remember()
+        window = engine.let_through(answers)
+        try:
+            exit_ = self.enter(1)
+        finally:
+            engine.stop_at_window()
+        if window.asked is not None:
+            engine.recall()
+            self._rip, self.retired, self.used, self._stepped, self._trap_after_step = before
+            self.debug = debug
+        return window, exit_
+
     # --- delivery (the rules are in emu.vcpu.delivery) --------------------------------------------------------------
 
     def prepare_delivery(self) -> Engine:
@@ -432,6 +494,12 @@ class Vcpu:
         self._stepped = False
         self._trap_after_step = False
         self.charge(1)
+
+    def not_delivered(self, rip: int, *, trap: bool) -> None:
+        """The event found no way to its handler and is taken back; the engine stands at `rip`. `trap`: #DB is owed."""
+        self._rip = rip
+        self._stepped = False
+        self._trap_after_step = trap
 
     # --- completing an exit ------------------------------------------------------------------------------------------
 

@@ -28,10 +28,13 @@ MSRPM_BASE = 0x048
 ASID = 0x058
 INT_CTL = 0x060
 EXITINFO2 = 0x080
+NESTED_CTL = 0x090
 EVENTINJ = 0x0A8
+NESTED_CR3 = 0x0B0
 
 V_IRQ = 1 << 8
 EVENTINJ_VALID = 1 << 31
+NESTED_ENABLED = 1 << 0
 
 # --- exit codes ------------------------------------------------------------------------------------------------------
 EXIT_CR_READ = 0x000
@@ -62,6 +65,7 @@ EXIT_ICEBP = 0x088
 EXIT_MONITOR = 0x08A
 EXIT_MWAIT = 0x08B
 EXIT_XSETBV = 0x08D
+EXIT_NPF = 0x400
 
 MISC_FIRST = 0x060  # bit n of INTERCEPT_MISC stops exit code MISC_FIRST + n
 

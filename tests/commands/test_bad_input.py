@@ -8,7 +8,7 @@ import pytest
 from emu.__main__ import COMMANDS, main
 from emu.commands.flags import MOST_USED, THEMES
 from emu.faults import HostError
-from emu.scenario import OPTIONS
+from emu.scenario import FLAG, OPTIONS
 from tests.boot.elf_bytes import Load, elf_bytes
 
 SENTENCE = re.compile(r"emu: [^\n]+\n")
@@ -69,7 +69,8 @@ def test_run_refuses(capsys, words, told):
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
 def test_every_option_refuses_nonsense(capsys, option):
-    assert f"--{option.name}" in refused(capsys, "run", "hello", f"--{option.name}", "no sense")
+    words = [f"--{option.name}=no sense"] if option.kind is FLAG else [f"--{option.name}", "no sense"]
+    assert f"--{option.name}" in refused(capsys, "run", "hello", *words)
 
 
 @pytest.mark.parametrize("name", ["mine.c", "mine.S", "mine.toml", "mine.elf"])

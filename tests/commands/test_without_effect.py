@@ -13,6 +13,7 @@ IDLE = {
     "--seed": [{"seed": 7}, {"seed": 7, "host_model": "other-cpu", "store_gap": (4,)}],
     "--quantum": [{"quantum_ps": 5000, "policy": "script", "script": LOOP}],
     "--interleave": [{"interleave_ps": 5000}],
+    "--lax-cpuid": [{"lax_cpuid": True}],
     "the weight in --task busy:weight=2": [{"tasks": ("busy", "busy:weight=2")}],
 }
 MEANT = [
@@ -25,6 +26,7 @@ MEANT = [
     {"quantum_ps": 5000, "policy": "script", "script": ONCE},
     {"quantum_ps": 5000, "policy": "script", "script": LOOP, "pcpus": 2},
     {"interleave_ps": 5000, "pcpus": 2},
+    {"lax_cpuid": True, "without": ("pv-eoi",)},
 ]
 
 

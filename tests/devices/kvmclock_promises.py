@@ -20,13 +20,15 @@ wall_promises, time_promises = Promises(), Promises()
 class Bench(Memory):
     """A VM's clocks for `vcpus` vCPUs with a virtual time that is set by hand."""
 
-    def __init__(self, wall: Any = WallClock, time: Any = SystemTime, *, vcpus: int = 1, khz: int = 1_000_000) -> None:
+    def __init__(
+        self, wall: Any = WallClock, time: Any = SystemTime, *, vcpus: int = 1, khz: int = 1_000_000, **profile: str
+    ) -> None:
         super().__init__()
         self.ps = 0
         self.master = MasterClock(khz)
         self.wall = wall(self.holds, BOOT_NS)
         self.tscs = [Tsc(lambda: self.ps, khz) for _ in range(vcpus)]
-        self.times = [time(self.holds, self.master, tsc, boot=n == 0) for n, tsc in enumerate(self.tscs)]
+        self.times = [time(self.holds, self.master, tsc, boot=n == 0, **profile) for n, tsc in enumerate(self.tscs)]
         self.devices = [KvmClock(self.wall, one) for one in self.times]
 
     def write(self, msr: int, value: int, vcpu: int = 0) -> list[Step]:
@@ -165,6 +167,30 @@ def structure_that_crosses_a_page_or_leaves_ram_is_never_written(time: Any) -> N
         bench = Bench(time=time)
         assert bench.write(TIME_NEW, gpa | 1) == [] and bench.untouched(), hex(gpa)
         assert not bench.times[0].requested, "a request that cannot be served does not come back"
+
+
+@time_promises.add
+def place_that_would_cross_a_page_ends_the_registration_but_under_kvm_bugs(time: Any) -> None:
+    for profile, kept in (("kvm", False), ("kvm-2011", False), ("kvm-bugs", True)):
+        bench = Bench(time=time, profile=profile)
+        assert bench.write(TIME_NEW, AREA + 0xFF0 | 1) == []
+        bench.write(TIME_NEW, AREA | 1)
+        bench.write(TIME_NEW, AREA + 0xFF0 | 1)
+        assert bench.devices[0].rdmsr(TIME_NEW) == AREA + 0xFF0 | 1
+        assert bench.info().version == (4 if kept else 2), profile
+        bench.times[0].request()
+        bench.serve()
+        assert bench.info().version == (6 if kept else 2), profile
+        for disables in (True, False):
+            if disables:
+                bench.write(TIME_NEW, AREA)
+            else:
+                bench.times[0].reset()
+            before = bench.info()
+            bench.times[0].request()
+            assert bench.serve() == [] and bench.info() == before, "disabled, or reset: nothing is kept"
+            bench.write(TIME_NEW, AREA | 1)
+            bench.write(TIME_NEW, AREA + 0xFF0 | 1)
 
 
 @time_promises.add

@@ -77,6 +77,24 @@ class TimeCrossesPages(SystemTime):
         return self._stores(gpa, load, 0, 0) if inside else iter(())
 
 
+class TimeKeepsOldPlaceAlways(SystemTime):
+    def __init__(self, *parts: Any, **options: Any) -> None:
+        super().__init__(*parts, **options)
+        self._keeps_old_place = True
+
+
+class TimeKeepsOldPlaceOverDisable(SystemTime):
+    def write(self, value: int, *, legacy: bool = False) -> None:
+        place = self._place
+        super().write(value, legacy=legacy)
+        if self._keeps_old_place and self._place is None:
+            self._place = place
+
+    @property
+    def requested(self) -> bool:
+        return self._requested
+
+
 class TimeIgnoresTscOffset(SystemTime):
     def _stores(self, gpa: int, load: Load, timestamp: int, ns: int) -> Iterator[Step]:
         return super()._stores(gpa, load, self._master.origin_tick, ns)
@@ -112,6 +130,8 @@ SLIPS: dict[Any, str] = {
     WallInMilliseconds: "time_of_boot_is_stored_at_once_between_odd_and_even",
     TimeWithoutOddPhase: "registration_stores_all_fields_between_odd_and_even",
     TimeMasksAlignment: "only_bit_0_is_not_address",
+    TimeKeepsOldPlaceAlways: "place_that_would_cross_a_page_ends_the_registration_but_under_kvm_bugs",
+    TimeKeepsOldPlaceOverDisable: "place_that_would_cross_a_page_ends_the_registration_but_under_kvm_bugs",
     TimeCrossesPages: "structure_that_crosses_a_page_or_leaves_ram_is_never_written",
     TimeIgnoresTscOffset: "changed_tsc_or_clock_asks_for_an_update_and_time_goes_on",
     TimeFlagsOfAnyVcpu: "vcpu_0_alone_decides_for_all_whether_clocks_are_stable",

@@ -77,11 +77,12 @@ def migration_refuses_any_other_bit(device_class: Any) -> None:
 
 
 @migration_promises.add
-def migration_is_ready_again_after_reset(device_class: Any) -> None:
+def migration_survives_init(device_class: Any) -> None:
     device = device_class()
-    device.wrmsr(MIGRATION, 0)
-    device.reset()
-    assert device.rdmsr(MIGRATION) == 1
+    for value in (0, 1):
+        device.wrmsr(MIGRATION, value)
+        device.reset()
+        assert device.rdmsr(MIGRATION) == value
 
 
 @migration_promises.add
@@ -118,7 +119,7 @@ class PollRefusalStoresFirst(PollControl):
 
 
 class MigrationBeginsNotReady(MigrationControl):
-    def reset(self) -> None:
+    def __init__(self) -> None:
         self.msr_value = 0
 
 
@@ -127,9 +128,9 @@ class MigrationTakesAnything(MigrationControl):
         super().wrmsr(msr, value & 1)
 
 
-class MigrationSurvivesReset(MigrationControl):
+class MigrationResets(MigrationControl):
     def reset(self) -> None:
-        self.msr_value = getattr(self, "msr_value", 1)
+        self.msr_value = 1
 
 
 SLIPS: dict[Any, str] = {
@@ -139,7 +140,7 @@ SLIPS: dict[Any, str] = {
     PollRefusalStoresFirst: "poll_refuses_any_other_bit",
     MigrationBeginsNotReady: "migration_begins_ready_and_takes_bit_0",
     MigrationTakesAnything: "migration_refuses_any_other_bit",
-    MigrationSurvivesReset: "migration_is_ready_again_after_reset",
+    MigrationResets: "migration_survives_init",
 }
 
 

@@ -21,7 +21,7 @@ STEADY = settings(derandomize=True, deadline=None, database=None, max_examples=8
 
 
 class Phase(NamedTuple):
-    """Compute so many instructions; then wake vCPU `wakes`, if any; then halt for `sleep_ps`.
+    """Compute so many instructions; then wake vCPU `wakes`, yield to vCPU `yields`, if any; then halt for `sleep_ps`.
 
     Without halt where that is None, for ever where it is -1.
     """
@@ -29,6 +29,7 @@ class Phase(NamedTuple):
     insns: int
     sleep_ps: int | None = None
     wakes: int | None = None
+    yields: int | None = None
 
 
 class Vcpu(NamedTuple):
@@ -149,6 +150,8 @@ class Driver:
         self.left[number] = program[self.phase[number] % len(program)].insns
         if phase.wakes is not None:
             self.scheduler.wake(phase.wakes, run.now_ps)
+        if phase.yields is not None:
+            self.scheduler.yield_to(number, phase.yields)
         if phase.sleep_ps is not None:
             self.scheduler.block(number)
             self._enter(self.entities[number], run.now_ps, BLOCKED)

@@ -40,6 +40,7 @@ def workloads(draw: st.DrawFn, max_pcpus: int = 3) -> Workload:
         insns=st.integers(1, 120),
         sleep_ps=st.one_of(st.none(), st.just(-1), st.integers(0, 150_000)),
         wakes=st.one_of(st.none(), st.integers(0, count - 1)),
+        yields=st.one_of(st.none(), st.integers(0, count - 1)),
     )
     vcpu = st.builds(
         Vcpu, program=st.lists(phases, min_size=1, max_size=4).map(tuple), pcpu=pins, weight=weights,
@@ -145,5 +146,5 @@ def test_policies_are_all_reached() -> None:
 
     collect()
     kinds: tuple[type[Policy], ...] = (RoundRobin, Fair, Random)
-    assert {(kind, why) for kind in kinds for why in ("start", "quantum", "blocked", "wake")} <= seen
+    assert {(kind, why) for kind in kinds for why in ("start", "quantum", "blocked", "wake", "yield")} <= seen
     assert (Fair, "preempted") in seen and (RoundRobin, "preempted") not in seen

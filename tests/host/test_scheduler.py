@@ -4,8 +4,9 @@ import pytest
 
 from emu.faults import HostError
 from emu.host.entity import Books
-from emu.host.policy import Fair, RoundRobin
+from emu.host.policy import Fair, Policy, RoundRobin
 from emu.host.scheduler import Scheduler
+from emu.host.script import parse_script
 from emu.host.task import Bursty, Busy, Periodic
 from emu.host.turn import Alarm, Rest, Run
 from tests.host.driver import Driver, Phase, Vcpu
@@ -216,3 +217,77 @@ def test_time_of_a_vcpu_that_does_not_run_is_refused() -> None:
     scheduler.next(5)
     with pytest.raises(ValueError, match="pCPU 0"):
         scheduler.ran(0, 1)
+
+
+# --- directed yield ---
+
+
+def yielding(to: int, insns: int = 3) -> Vcpu:
+    """Computes, yields once, and computes on."""
+    return Vcpu((Phase(insns, yields=to), Phase(10**9)))
+
+
+@pytest.mark.parametrize("policy", [RoundRobin, Fair])
+def test_yield_gives_the_pcpu_to_whom_it_names_and_the_giver_waits(policy: type[Policy]) -> None:
+    driver = Driver(policy(US), [yielding(2), ALWAYS, ALWAYS], []).run(2 * US)
+    assert driver.switches()[:2] == [(0, 0, None, "vcpu0", "start"), (0, 3000, "vcpu0", "vcpu2", "yield")]
+    books = driver.scheduler.books(0)
+    assert (books.ran_ns, books.idle_ns) == (3, 0) and books.stolen_ns >= 1997
+
+
+def test_who_was_yielded_to_has_a_whole_quantum() -> None:
+    driver = Driver(RoundRobin(US), [yielding(1), ALWAYS], []).run(2 * US)
+    assert driver.switches()[2] == (0, 3000 + US, "vcpu1", "vcpu0", "quantum")
+
+
+NOT_READY = {
+    "itself": ([yielding(0), ALWAYS], 1),
+    "running elsewhere": ([yielding(1), ALWAYS], 2),
+    "blocked": ([yielding(1), Vcpu((Phase(1),), blocked=True), ALWAYS], 1),
+    "bound to another pCPU": ([yielding(2), Vcpu((Phase(10**9),), pcpu=1), Vcpu((Phase(10**9),), pcpu=1)], 2),
+}
+
+
+@pytest.mark.parametrize(("vcpus", "pcpus"), NOT_READY.values(), ids=NOT_READY)
+def test_yield_to_one_that_is_not_ready_does_nothing(vcpus: list[Vcpu], pcpus: int) -> None:
+    idle = [vcpu._replace(program=(Phase(3), Phase(10**9))) if n == 0 else vcpu for n, vcpu in enumerate(vcpus)]
+    logs = [Driver(RoundRobin(US), one, [], pcpus=pcpus).run(3 * US).log for one in (vcpus, idle)]
+    assert logs[0] == logs[1]
+
+
+def test_yield_says_whether_anybody_was_ready() -> None:
+    scheduler = Scheduler(1, RoundRobin(US))
+    for _ in range(2):
+        scheduler.add_vcpu()
+    scheduler.next(None)
+    assert [scheduler.yield_to(0, 0), scheduler.yield_to(1, 0), scheduler.yield_to(0, 1)] == [False, False, True]
+
+
+def test_whom_another_pcpu_took_in_the_meantime_is_not_yielded_to() -> None:
+    scheduler = Scheduler(2, RoundRobin(US))
+    vcpus = [scheduler.add_vcpu() for _ in range(3)]
+    scheduler.next(None)
+    scheduler.ran(0, US)
+    scheduler.next(None)
+    scheduler.ran(1, US - 1000)
+    assert scheduler.yield_to(1, 2)
+    scheduler.ran(1, 2000)  # the rest of that instruction; meanwhile the quantum on pCPU 0 is over
+    scheduler.next(None)
+    scheduler.ran(0, 3000)
+    scheduler.next(None)
+    assert [vcpu.pcpu for vcpu in vcpus] == [None, 1, 0]
+
+
+def test_yield_of_one_that_blocks_before_the_switch_is_forgotten() -> None:
+    sleeper = Vcpu((Phase(3, yields=2, sleep_ps=-1), Phase(1)))
+    driver = Driver(RoundRobin(US), [sleeper, ALWAYS, ALWAYS], []).run(2 * US)
+    assert driver.switches()[1:3] == [
+        (0, 3000, "vcpu0", "vcpu1", "blocked"),
+        (0, 3000 + US, "vcpu1", "vcpu2", "quantum"),
+    ]
+
+
+def test_script_is_not_swayed_by_a_yield() -> None:
+    script = parse_script("0 vcpu0 5us\n0 vcpu1 5us\nloop\n", "s", pcpus=1, vcpus=2, tasks=0, ps_per_insn=1000)
+    driver = Driver(script, [yielding(1), ALWAYS], []).run(4 * US)
+    assert driver.switches() == [(0, 0, None, "vcpu0", "script")]

@@ -30,7 +30,7 @@ VALUES = {
     "interleave": "7us",
     "insn-limit": "7",
 }
-MEANT = ("vcpus", "ram", "without", "start", "mode", "time-limit", "exit-limit", "output-limit")
+MEANT = ("vcpus", "ram", "without", "lax-cpuid", "start", "mode", "time-limit", "exit-limit", "output-limit")
 
 
 def run(capfd: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

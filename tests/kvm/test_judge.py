@@ -142,7 +142,13 @@ INIT_CLEARS = {
     abi.MSR_KVM_SYSTEM_TIME: A + 0xC0 | 1,
     abi.MSR_KVM_SYSTEM_TIME_NEW: A + 0xC0 | 1,
 }
-INIT_KEEPS = {abi.MSR_KVM_WALL_CLOCK: A + 0x100, abi.MSR_KVM_WALL_CLOCK_NEW: A + 0x100, abi.MSR_KVM_POLL_CONTROL: 0}
+INIT_KEEPS = {
+    abi.MSR_KVM_WALL_CLOCK: A + 0x100,
+    abi.MSR_KVM_WALL_CLOCK_NEW: A + 0x100,
+    abi.MSR_KVM_POLL_CONTROL: 0,
+    abi.MSR_KVM_MIGRATION_CONTROL: 0,
+}
+BEGIN_AS_1 = (abi.MSR_KVM_POLL_CONTROL, abi.MSR_KVM_MIGRATION_CONTROL)
 ALL = INIT_CLEARS | INIT_KEEPS
 
 
@@ -152,6 +158,28 @@ def test_init_forgets_what_belongs_to_the_vcpu(judge: Judge, msr: int, value: in
     assert found[:2] == [Done(), Value(value)]
     assert found[3] == Value(value if msr in INIT_KEEPS else 0)
     assert type(found[4]) is Leaf and found[4].eax >> abi.KVM_FEATURE_STEAL_TIME & 1
+
+
+def test_migration_control_is_served_outside_of_kvm(judge: Judge):
+    msr = abi.MSR_KVM_MIGRATION_CONTROL
+    found = judge.sequence([Wrmsr(msr, 2), Rdmsr(msr), Wrmsr(msr, 0), Wrmsr(msr, 1 << 63), Rdmsr(msr), Rdmsr(msr + 1)])
+    assert found == [GP, Value(1), Done(), GP, Value(0), GP]
+
+
+def test_each_access_to_migration_control_leaves_and_so_brings_an_update(judge: Judge):
+    at = Load(A + abi.KVM_STEAL_TIME_VERSION, 4)
+    for access in (Rdmsr(abi.MSR_KVM_MIGRATION_CONTROL), Wrmsr(abi.MSR_KVM_MIGRATION_CONTROL, 2)):
+        found = judge.sequence([Wrmsr(STEAL, REGISTERED), Reenter(), at, access, at])
+        assert found[4].value - found[2].value in range(2, 1000, 2)
+
+
+def test_migration_control_that_is_not_offered_raises_gp():
+    without = [feature for feature in cpuid.FEATURES if feature != abi.KVM_FEATURE_MIGRATION_CONTROL]
+    with Judge(cpuid.judge_cpuid(without)) as judge:
+        assert judge.sequence([Rdmsr(abi.MSR_KVM_MIGRATION_CONTROL), Wrmsr(abi.MSR_KVM_MIGRATION_CONTROL, 1)]) == [
+            GP,
+            GP,
+        ]
 
 
 def test_init_ends_the_updates(judge: Judge):
@@ -192,7 +220,7 @@ def test_sequences_begin_clean(judge: Judge):
     dirty = [*(Wrmsr(msr, value) for msr, value in ALL.items()), Reenter(), Store(0, 1), Store(RAM_SIZE - 8, 1)]
     judge.sequence(dirty)
     found = judge.sequence([*(Rdmsr(msr) for msr in ALL), Reenter(), *EVERY_PAGE])
-    assert found[: len(ALL)] == [Value(int(msr == abi.MSR_KVM_POLL_CONTROL)) for msr in ALL]
+    assert found[: len(ALL)] == [Value(int(msr in BEGIN_AS_1)) for msr in ALL]
     assert not any(any(content.data) for content in found[len(ALL) + 1 :])
 
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from emu import data
+from emu import abi, data
 from emu.boot.entry import initial_state
 from emu.boot.image import flat_image
 from emu.faults import HostError
@@ -14,7 +14,9 @@ from emu.kvm import result
 from emu.kvm.runner import Runner, Settings, run
 from emu.machine import Machine
 from emu.scenario import Config
-from tests.programs import assembled
+from tests.programs import EXIT, assembled
+from tests.test_family import PROBE
+from tests.test_machine import CATCH_GP
 
 pytestmark = pytest.mark.usefixtures("kvm")
 MINUTE_NS = 60 * 10**9
@@ -57,6 +59,49 @@ def test_withheld_feature_is_withheld_here_too():
     ours = Machine(image, Config(without=("steal-time",))).run()
     real = run(image, BRIEF._replace(without=("steal-time",)))
     assert (real.exit_code, real.console) == (ours.exit_code, ours.console)
+
+
+@pytest.mark.parametrize("name", ["steal-time", "clocksource", "pv-eoi", "poll-control", "migration-control"])
+def test_lax_cpuid_is_kvms_own_default(name):
+    image = assembled(CATCH_GP + f"mov ecx, {PROBE[name]}\n rdmsr\n wrmsr\n mov rax, r15\n" + EXIT)
+    for lax, refused in ((False, 2), (True, 0)):
+        ours = Machine(image, Config(without=(name,), lax_cpuid=lax)).run()
+        real = run(image, BRIEF._replace(without=(name,), lax_cpuid=lax))
+        assert (ours.exit_code, real.exit_code) == (refused, refused)
+
+
+def test_cpuid_is_told_less_of_under_lax_cpuid_too():
+    image = load_guest("detect")
+    without = ("steal-time", "pv-sched-yield", "migration-control")
+    ours = Machine(image, Config(without=without, lax_cpuid=True)).run()
+    real = run(image, BRIEF._replace(without=without, lax_cpuid=True))
+    assert ours.console == real.console and b"migration" not in real.console
+
+
+def test_migration_control_is_served_by_the_same_device():
+    source = CATCH_GP + "mov ecx, MSR_KVM_MIGRATION_CONTROL\n rdmsr\n mov r13, rax\n xor eax, eax\n wrmsr\n"
+    source += "mov eax, 2\n wrmsr\n xor eax, eax\n mov edx, 1\n wrmsr\n rdmsr\n add rax, rax\n add rax, rdx\n"
+    image = assembled(source + "shl rax, 2\n or rax, r15\n shl r13, 6\n or rax, r13\n" + EXIT)
+    ours, real = Machine(image, Config()).run(), run(image, BRIEF)
+    assert ours.exit_code == real.exit_code == 1 << 6 | 2  # began as 1, took 0, refused two values, reads 0
+
+
+def test_msr_that_nobody_has_is_not_ours_to_serve():
+    image = assembled(CATCH_GP + "mov ecx, 0x4b564d09\n rdmsr\n wrmsr\n mov rax, r15\n" + EXIT)
+    runner = Runner(image, BRIEF)
+    assert runner.run().exit_code == 2 and runner.exits == 1
+
+
+@pytest.mark.parametrize("without", [(), ("pv-sched-yield",)])
+@pytest.mark.parametrize("number", [abi.KVM_HC_SCHED_YIELD, 77])
+def test_yield_and_unknown_hypercalls_return_the_same(number, without):
+    image = assembled(f"mov eax, {number}\n mov ebx, 5\n vmcall\n neg rax\n shr rax, 3\n" + EXIT)
+    ours = Machine(image, Config(without=without)).run()
+    real = run(image, BRIEF._replace(without=without, limit_ns=10**9))
+    if real.exit_code is None:
+        pytest.skip("this KVM serves VMCALL to no guest that is not made for it")
+    offered = number == abi.KVM_HC_SCHED_YIELD and not without
+    assert ours.exit_code == real.exit_code == (0 if offered else abi.KVM_ENOSYS >> 3)
 
 
 DUMP_LONG = """

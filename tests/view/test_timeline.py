@@ -102,7 +102,9 @@ def test_sums_equal_the_books(workload: Workload) -> None:
         totals = timeline.courses[entity.name].totals
         assert (totals[RUNS], totals[WAITS], totals[SLEEPS]) == books
         assert tuple(sum(cell[part] for cell in lane.cells) for part in range(3)) == books
-        assert sum(cell.updates for cell in lane.cells) == timeline.courses[entity.name].updates
+        shown = sum(cell.updates for cell in lane.cells)
+        # A run that ends within its first nanosecond has no column, and so nowhere to show an update.
+        assert shown == (timeline.courses[entity.name].updates if end_ps >= 1000 else 0)
     for pcpu in range(len(driver.on)):
         held = timeline.held_ns(pcpu)
         assert sum(held.values()) == timeline.end_ns
