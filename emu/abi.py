@@ -167,9 +167,15 @@ TSS_IO_BITMAP = 102
 # --- x86: control registers, flags, vectors --------------------------------------------------------------------------
 
 CR0_PE = 1 << 0
+CR0_MP = 1 << 1
+CR0_EM = 1 << 2
+CR0_TS = 1 << 3
 CR0_ET = 1 << 4
 CR0_NE = 1 << 5
 CR0_WP = 1 << 16
+CR0_AM = 1 << 18
+CR0_NW = 1 << 29
+CR0_CD = 1 << 30
 CR0_PG = 1 << 31
 CR4_TSD = 1 << 2
 CR4_DE = 1 << 3
@@ -370,6 +376,7 @@ CPUID_1_EDX_SSE2 = 1 << 26
 CPUID_80000001_ECX_LAHF = 1 << 0
 CPUID_80000001_EDX_SYSCALL = 1 << 11
 CPUID_80000001_EDX_NX = 1 << 20
+CPUID_80000001_EDX_PDPE1GB = 1 << 26
 CPUID_80000001_EDX_RDTSCP = 1 << 27
 CPUID_80000001_EDX_LM = 1 << 29
 CPUID_80000007_EDX_INVARIANT_TSC = 1 << 8

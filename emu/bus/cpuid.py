@@ -54,6 +54,7 @@ _EXECUTED = {
     (abi.CPUID_EXTENDED_FEATURES, "edx"): (
         abi.CPUID_80000001_EDX_SYSCALL,
         abi.CPUID_80000001_EDX_NX,
+        abi.CPUID_80000001_EDX_PDPE1GB,
         abi.CPUID_80000001_EDX_RDTSCP,
         abi.CPUID_80000001_EDX_LM,
     ),

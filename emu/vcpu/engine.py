@@ -298,13 +298,15 @@ class Engine:
         """Enter the guest described by the VMCB, `general` and `fpu`; the count retired, or -1 where delivery faulted.
 
         `inject` is an EVENTINJ value; with `window` the first boundary at which an interrupt may be taken exits
-        with EXIT_VINTR. A window that is open must be closed first. `free` is an exit code that is not intercepted
-        until the next `vmrun`. `scratch`: the guest is the host's own, and lives where no nested table leads.
+        with EXIT_VINTR. A window that is open must be closed first. `free` is an exit code, of a write of CR0 or of
+        what has a bit in INTERCEPT_MISC, that is not intercepted until the next `vmrun`. `scratch`: the guest is the
+        host's own, and lives where no nested table leads.
         """
         if self._stale:
             self._drop_stale_code()
         block = self.vmcb
-        misc = _MISC if free is None else _MISC & ~vmcb.intercept_bits(free)
+        misc = _MISC if free is None or free < vmcb.MISC_FIRST else _MISC & ~vmcb.intercept_bits(free)
+        block.free_cr0(free == vmcb.EXIT_CR_WRITE)
         block.set_quad(vmcb.INTERCEPT_MISC, misc | (_VINTR if window else 0))
         block.set_events(inject, vmcb.V_IRQ if window else 0)
         block.set_quad(vmcb.NESTED_CTL, vmcb.NESTED_ENABLED if self.nests and not scratch else 0)
@@ -538,9 +540,10 @@ class Engine:
             self.vmcb.set_quad(vmcb.MSRPM_BASE, WINDOW + MSRPM)
 
     def set_control(self, name: str, value: int) -> None:
-        """Set CR3 or CR4 for the guest in the engine, as its own MOV would."""
+        """Set CR0, CR3 or CR4 for the guest in the engine, as its own MOV would; LMA follows CR0.PG."""
         self.uc.reg_write(getattr(x86_const, f"UC_X86_REG_{name}"), value)
-        self.flush_tlb()
+        if name != "CR0":  # there the engine flushes where a bit that matters has changed
+            self.flush_tlb()
 
     def flush_tlb(self) -> None:
         self.uc.ctl(unicorn_const.UC_CTL_TLB_FLUSH, unicorn_const.UC_CTL_IO_WRITE)

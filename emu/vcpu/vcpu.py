@@ -21,6 +21,8 @@ from emu.vcpu.special_moves import DR6
 
 _DR6_SINGLE_STEP = 1 << 14
 _MASK32 = 0xFFFFFFFF
+# From the end of the lower half on, so many linear addresses are not canonical, and nothing can be fetched from there.
+_LOW_HALF, _NOT_CANONICAL = 1 << 47, (1 << 64) - (1 << 48)
 # The error code of a nested page fault; those of a #PF, in the same places.
 _NPF_WRITE, _NPF_FETCH = 1 << 1, 1 << 4
 
@@ -296,6 +298,8 @@ class Vcpu:
             return exits.SoftwareInterrupt(rip, length, vector)
         if code == vmcb.EXIT_RDPMC:
             return exits.Fault(rip, abi.GP_VECTOR, 0, None)
+        if opcode in decode.LMSW:
+            return self._let_through(code)  # it can neither clear PE nor reach PG, so whatever it does is allowed
         if code < vmcb.EXIT_EXCEPTION:
             exit_ = special_moves.perform(engine, found, rip, self.debug)
             if exit_ is None:
@@ -324,11 +328,14 @@ class Vcpu:
         address = None
         if vector == abi.PF_VECTOR:
             address = engine.vmcb.quad(vmcb.EXITINFO2)
-            if address - self.pc() & vmcb.MASK64 < decode.MAX_LENGTH and engine.refetch(self._rip):
-                # The instruction was never fetched, so the engine has not counted it: there was none to take back.
-                self.used += 1
-                self.retired += 1
-                computed = None
+            of_fetch = address - self.pc() & vmcb.MASK64 < decode.MAX_LENGTH
+        else:
+            of_fetch = vector == abi.GP_VECTOR and -decode.MAX_LENGTH < self._rip - _LOW_HALF < _NOT_CANONICAL
+        if of_fetch and engine.refetch(self._rip):
+            # The instruction was never fetched, so the engine has not counted it: there was none to take back.
+            self.used += 1
+            self.retired += 1
+            computed = None
         if computed is not None and vector != abi.DB_VECTOR:
             engine.put_flags(computed)
         if vector == abi.UD_VECTOR:
@@ -356,20 +363,27 @@ class Vcpu:
 
     def _load_task_register(self) -> Exit | None:
         """LTR: let it through, and take it back where it has loaded no TSS, which the engine would accept."""
+        rip = self._rip
+        exit_ = self._let_through(vmcb.EXIT_TR_WRITE)
+        if exit_ is None and not self.engine.segments()[state.SEGMENTS.index("tr")].selector & ~3:
+            self.engine.recall()
+            self._rip, self._stepped, self._trap_after_step = rip, False, False
+            return exits.Fault(rip, abi.GP_VECTOR, 0, None)
+        return exit_
+
+    def _let_through(self, code: int) -> Exit | None:
+        """Have the guest execute the instruction that exited with `code`, unintercepted. `Engine.recall` undoes it."""
         engine = self.engine
         engine.close_window()
         engine.remember()
         engine.capture()
         engine.general["RIP"] = self._rip
-        engine.vmrun(1, free=vmcb.EXIT_TR_WRITE)
+        engine.vmrun(1, free=code)
         trapped = engine.exit_code == vmcb.EXIT_EXCEPTION + abi.DB_VECTOR
         if engine.exit_code != NO_EXIT and not trapped:
             exit_ = self._decode(engine.exit_code)  # it faulted by itself
             engine.recall()
             return exit_
-        if not engine.segments()[state.SEGMENTS.index("tr")].selector & ~3:
-            engine.recall()
-            return exits.Fault(self._rip, abi.GP_VECTOR, 0, None)
         self._rip = engine.read_rip()
         engine.capture()
         engine.vmrun(0)  # with everything intercepted again
@@ -545,6 +559,7 @@ _EXPECTED = {
     vmcb.EXIT_SWINT: (decode.INT, decode.INT3, decode.INTO),
     vmcb.EXIT_RDPMC: (decode.RDPMC,),
     vmcb.EXIT_CR_READ + 8: (decode.MOV_FROM_CR,),
+    vmcb.EXIT_CR_WRITE: (decode.MOV_TO_CR, decode.CLTS, *decode.LMSW),
     **{vmcb.EXIT_CR_WRITE + number: (decode.MOV_TO_CR,) for number in (3, 4, 8)},
     **{vmcb.EXIT_DR_READ + number: (decode.MOV_FROM_DR,) for number in range(16)},
     **{vmcb.EXIT_DR_WRITE + number: (decode.MOV_TO_DR,) for number in range(16)},

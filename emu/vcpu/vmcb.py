@@ -83,6 +83,7 @@ LSTAR, CSTAR, SFMASK, KERNEL_GS_BASE, SYSENTER_CS, SYSENTER_ESP, SYSENTER_EIP, C
 _SEGMENT = struct.Struct("<HHIQ")
 _QUAD = struct.Struct("<Q")
 _WORD = struct.Struct("<I")
+_HALF = struct.Struct("<H")
 
 
 def intercept_bits(*exit_codes: int) -> int:
@@ -106,6 +107,9 @@ TSS_BUSY = 1 << 1
 TSS_AVAILABLE = 0x81  # present, a system segment, a TSS of 16 bits; wide ones have one bit more
 ATTRIBUTE_TSS_WIDE = 1 << 3
 ATTRIBUTE_UPPER = 0xF60  # DPL, AVL, L, D/B, G: nothing to do with it
+
+
+_CR_WRITES = 1 << 0 | 1 << 3 | 1 << 4 | 1 << 8
 
 
 class Vmcb:
@@ -151,16 +155,16 @@ class Vmcb:
     def set_intercepts(self, misc: int, iopm: int, msrpm: int) -> None:
         """Everything that must stop: what cannot be left to the guest's own code, or would show or harm the host.
 
-        CR3 and CR4 writes are looked at because the engine accepts reserved bits there, with which a guest could aim
-        its page walk at the host's own window; CR8 because the local APIC is ours; debug registers because the
-        engine's breakpoints are one set for all vCPUs.
+        CR0, CR3 and CR4 writes are looked at because the engine accepts everything there: reserved bits, with which a
+        guest could aim its page walk at the host's own window, and modes that no processor has; CR8 because the local
+        APIC is ours; debug registers because the engine's breakpoints are one set for all vCPUs.
         """
         struct.pack_into(
             "<HHHHIQ",
             self.memory,
             INTERCEPT_CR_READ,
             1 << 8,
-            1 << 3 | 1 << 4 | 1 << 8,
+            _CR_WRITES,
             0xFFFF,
             0xFFFF,
             0xFFFFFFFF,
@@ -169,6 +173,10 @@ class Vmcb:
         self.set_quad(IOPM_BASE, iopm)
         self.set_quad(MSRPM_BASE, msrpm)
         self.set_word(ASID, 1)
+
+    def free_cr0(self, free: bool) -> None:
+        """Whether the next VMRUN leaves writes of CR0 to the guest."""
+        _HALF.pack_into(self.memory, INTERCEPT_CR_WRITE, _CR_WRITES & ~free)
 
     def set_events(self, inject: int, int_ctl: int) -> None:
         """What VMRUN delivers on its way into the guest (EVENTINJ), and whether a virtual interrupt is pending."""

@@ -132,9 +132,15 @@
 
 /* x86: control registers, flags, vectors */
 #define CR0_PE 0x1
+#define CR0_MP 0x2
+#define CR0_EM 0x4
+#define CR0_TS 0x8
 #define CR0_ET 0x10
 #define CR0_NE 0x20
 #define CR0_WP 0x10000
+#define CR0_AM 0x40000
+#define CR0_NW 0x20000000
+#define CR0_CD 0x40000000
 #define CR0_PG 0x80000000
 #define CR4_TSD 0x4
 #define CR4_DE 0x8
@@ -323,6 +329,7 @@
 #define CPUID_80000001_ECX_LAHF 0x1
 #define CPUID_80000001_EDX_SYSCALL 0x800
 #define CPUID_80000001_EDX_NX 0x100000
+#define CPUID_80000001_EDX_PDPE1GB 0x4000000
 #define CPUID_80000001_EDX_RDTSCP 0x8000000
 #define CPUID_80000001_EDX_LM 0x20000000
 #define CPUID_80000007_EDX_INVARIANT_TSC 0x100

@@ -69,6 +69,16 @@ def test_a_stack_address_that_is_not_canonical_raises_gp_and_not_ss(engine):
     assert isinstance(exit_, exits.Fault) and exit_.vector == abi.GP_VECTOR
 
 
+@pytest.mark.parametrize("source", ["jmp rax", "call rax", "push rax\nret"])
+@pytest.mark.parametrize("cut", [1, 2, 10])
+def test_a_branch_to_an_address_that_is_not_canonical_faults_behind_the_branch(engine, source, cut):
+    one = Board(engine, LONG0, assemble(f"mov rax, {NOT_CANONICAL}\n{source}"))
+    while type(exit_ := one.vcpu.enter(cut)) is exits.BudgetSpent:
+        pass
+    assert exit_ == exits.Fault(NOT_CANONICAL, abi.GP_VECTOR, 0, None)
+    assert one.vcpu.retired == 2 + source.count("\n")  # the branch is one of them, however the run is cut
+
+
 def test_a_breakpoint_in_a_debug_register_does_not_fire(engine):
     source = f"mov rax, {DATA}\nmov dr0, rax\nmov rax, 0x30001\nmov dr7, rax\nmov dword ptr [{DATA}], 1\nhlt"
     assert type(Board(engine, LONG0, assemble(source)).until_exit(exits.Hlt, exits.Fault)) is exits.Hlt
@@ -81,11 +91,6 @@ def test_avx_is_executed_as_sse(engine):
 
 def test_movaps_to_an_odd_address_is_not_refused(engine):
     assert type(Board(engine, LONG0, assemble(f"movaps [{DATA + 1}], xmm0\nhlt")).vcpu.enter(10)) is exits.Hlt
-
-
-def test_paging_can_be_switched_off_in_64_bit_code(engine):
-    board = Board(engine, LONG0, assemble("mov rax, cr0\nbtr eax, 31\nmov cr0, rax\nhlt"))
-    assert type(board.vcpu.enter(10)) is exits.Hlt
 
 
 def test_fsin_is_the_hosts_own(engine):
