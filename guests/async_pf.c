@@ -28,7 +28,11 @@ _Static_assert(sizeof areas[0] == KVM_APF_SIZE, "the area is that of the interfa
 volatile uint8_t page[PAGE_SIZE] __attribute__((aligned(PAGE_SIZE)));
 
 static volatile uint32_t told, back, other_work, other_faults;
-static volatile uint32_t ready; // the token that was told last to be back
+// The tokens that were told to be back and that nobody has picked up yet; 0 is no token. While one page is waited for,
+// another may be found missing, and they come back in any order.
+#define PENDING 16
+static volatile uint32_t ready[PENDING];
+static volatile uint32_t all_awake; // how often all were told to be back at once
 static volatile bool by_interrupt;
 
 struct interrupt_frame;
@@ -45,9 +49,26 @@ static inline void sti(void)
     __asm__ volatile("sti" : : : "memory");
 }
 
-static bool is_back(uint32_t token)
+static void put_ready(uint32_t token)
 {
-    return ready == token || ready == KVM_APF_WAKE_ALL;
+    back++;
+    if (token == KVM_APF_WAKE_ALL)
+        all_awake++;
+    for (unsigned i = 0; i < PENDING && token != KVM_APF_WAKE_ALL; i++)
+        if (!ready[i]) {
+            ready[i] = token;
+            return;
+        }
+}
+
+static bool take_ready(uint32_t token)
+{
+    for (unsigned i = 0; i < PENDING; i++)
+        if (ready[i] == token) {
+            ready[i] = 0;
+            return true;
+        }
+    return false;
 }
 
 static volatile struct kvm_async_pf *area(void)
@@ -58,10 +79,12 @@ static volatile struct kvm_async_pf *area(void)
 // The work that need not wait for the page. Interrupts are on meanwhile: one of them will say that the page is back.
 static void something_else_until(uint32_t token)
 {
-    sti();
-    while (!is_back(token))
+    const uint32_t before = all_awake;
+    while (!take_ready(token) && all_awake == before) {
+        sti();
         other_work++;
-    cli();
+        cli();
+    }
 }
 
 __attribute__((interrupt)) static void page_fault(struct interrupt_frame *frame, uint64_t error)
@@ -75,11 +98,9 @@ __attribute__((interrupt)) static void page_fault(struct interrupt_frame *frame,
 
     if (reason == KVM_PV_REASON_PAGE_NOT_PRESENT) {
         told++;
-        ready = 0; // what was told to be back so far was another page, or the same one at an earlier time
         something_else_until(token);
     } else if (reason == KVM_PV_REASON_PAGE_READY) { // the form of 2011
-        back++;
-        ready = token;
+        put_ready(token);
     } else {
         other_faults++; // a true page fault: this program makes none
         outb(PORT_EXIT, EXIT_FAIL);
@@ -90,8 +111,7 @@ __attribute__((interrupt)) static void page_ready(struct interrupt_frame *frame)
 {
     (void)frame;
     volatile struct kvm_async_pf *shared = area();
-    back++;
-    ready = shared->token;
+    put_ready(shared->token);
     shared->token = 0; // the slot is free, and the host may know it
     wrmsr(APIC_EOI, 0);
     wrmsr(MSR_KVM_ASYNC_PF_ACK, KVM_ASYNC_PF_ACK_BIT);
