@@ -40,8 +40,12 @@ def build_dir(*, reference: bool = False) -> Path:
 
 
 def guest_sources() -> dict[str, Path]:
-    """The source file of each guest program by its bare name, sorted: {"bad_msr": .../bad_msr.c, ...}."""
-    sources = {path.stem: path for path in guests_dir().iterdir() if path.suffix in SOURCE_SUFFIXES}
+    """The source file of each guest program by its name, sorted: {"bad_msr": .../bad_msr.c, "conformance/msr": ...}."""
+    folder = guests_dir()
+    places = (("", folder), (f"{CONFORMANCE}/", folder / CONFORMANCE))
+    sources = {
+        prefix + path.stem: path for prefix, place in places for path in place.iterdir() if path.suffix in SOURCE_SUFFIXES
+    }
     return {name: sources[name] for name in sorted(sources) if name not in SHARED_SOURCES}
 
 
