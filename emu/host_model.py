@@ -7,19 +7,38 @@ another CPU would see; how many instructions lie between is given exactly, or dr
 In Linux: record_steal_time() in arch/x86/kvm/x86.c is called by vcpu_enter_guest(), before the entry.
 """
 
-import itertools
-import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 from emu import abi
 from emu.devices.steal_time import StealTime, Step
-from emu.package import Package
+from emu.host.draws import Draws
+from emu.package import BEGUN, PLANNED, Package
 from emu.ram import Ram
 from emu.scenario import DEFAULT_STORE_GAP, Config
+from emu.stateful import State, Stateful
 
 Stored = Callable[[Package, str, Step], None]  # the vCPU, the name of the area, the store
 STEAL_TIME, SYSTEM_TIME, WALL_CLOCK = "steal-time", "system-time", "wall-clock"
 PV_EOI, ASYNC_PF = "pv-eoi", "async-pf"
+
+
+class Gaps(Stateful):
+    """How many instructions lie between two stores of a vCPU: those `listed`, over and over, or drawn by `seed`."""
+
+    fields = ("_at",)
+    parts = ("_draws",)
+
+    def __init__(self, listed: tuple[int, ...], seed: int) -> None:
+        self._listed = listed
+        self._draws = None if listed else Draws(seed)
+        self._at = 0
+
+    def next(self) -> int:
+        if self._draws is not None:
+            return self._draws.below(DEFAULT_STORE_GAP + 1)
+        gap = self._listed[self._at]
+        self._at = (self._at + 1) % len(self._listed)
+        return gap
 
 
 class HostModel:
@@ -36,7 +55,15 @@ class HostModel:
         self.needed: Callable[[int, int], None] | None = None
         self._at_once = config.host_model == "kvm"
         self._halves = config.steal_store == "halves"
-        self._gaps = [_gaps(config, number) for number in range(config.vcpus)]
+        self._gaps = [Gaps(config.store_gap, config.seed * abi.MAX_VCPUS + number) for number in range(config.vcpus)]
+
+    def state(self) -> State:
+        """How far each vCPU's gaps have been used; all else that this knows is in the packages."""
+        return tuple([gaps.state() for gaps in self._gaps])
+
+    def load(self, state: State) -> None:
+        for gaps, of_gaps in zip(self._gaps, state, strict=True):
+            gaps.load(of_gaps)
 
     def before_entry(self, package: Package) -> None:
         """Store what is due before this vCPU's next instruction: an update asked for, or the next part of one."""
@@ -46,21 +73,15 @@ class HostModel:
         if steal is None:
             return
         if package.update is not None and package.store_in == 0:
-            self._continue(package)
+            self._continue(package, steal)
         if steal.requested and package.update is None:
-            steps = self._update(package, steal)
+            package.update = PLANNED
             if self._at_once or not steal.enabled:
-                self._store_all(package, STEAL_TIME, steps)
+                self._finish(package, steal)
             else:
-                package.update = steps
-                package.store_in = self._gaps[package.number]()
+                package.store_in = self._gaps[package.number].next()
                 if package.store_in == 0:
-                    self._continue(package)
-
-    def _update(self, package: Package, steal: StealTime) -> Iterator[Step]:
-        # A generator, so that run delay is sampled when the first store is due and not when it is planned.
-        run_delay_ns = package.entity.run_delay_ns(self._now())
-        yield from steal.update(run_delay_ns, self._ram.load, halves=self._halves)
+                    self._continue(package, steal)
 
     def preempted(self, package: Package) -> None:
         """This vCPU was taken off its pCPU though it could run on."""
@@ -74,9 +95,8 @@ class HostModel:
 
         A host does not stop inside an update for as long as a vCPU may sleep.
         """
-        if package.update is not None:
-            steps, package.update = package.update, None
-            self._store_all(package, STEAL_TIME, steps)
+        if package.update is not None and package.steal is not None:
+            self._finish(package, package.steal)
 
     def wrote_msr(self, package: Package) -> None:
         """A paravirtual MSR was written: the wall clock is stored at once, and never again."""
@@ -97,16 +117,15 @@ class HostModel:
                 package.lapic.eoi()
                 package.pv_eoi.eoi()
 
-    def _continue(self, package: Package) -> None:
+    def _continue(self, package: Package, steal: StealTime) -> None:
         """The store that is due now, and those that follow without an instruction between."""
-        assert package.update is not None
-        for step in package.update:
+        while (step := self._step(package, steal)) is not None:
             self._store(package, STEAL_TIME, step)
             if step.step == "preempted":
                 continue  # cleared together with the odd version, for which run delay was sampled
-            if step.step == "even":
+            if steal.under_way is None:
                 break
-            package.store_in = self._gaps[package.number]()
+            package.store_in = self._gaps[package.number].next()
             if package.store_in:
                 return
         package.update = None
@@ -114,6 +133,20 @@ class HostModel:
     def store_async_pf(self, package: Package, steps: Iterable[Step]) -> None:
         """Tell the guest in its area that a page is away, or back."""
         self._store_all(package, ASYNC_PF, steps)
+
+    def _finish(self, package: Package, steal: StealTime) -> None:
+        """All stores that are left, now."""
+        while (step := self._step(package, steal)) is not None:
+            self._store(package, STEAL_TIME, step)
+        package.update = None
+        package.store_in = 0
+
+    def _step(self, package: Package, steal: StealTime) -> Step | None:
+        """The store that is next. Run delay is sampled when the first one is due, and not when it is planned."""
+        if package.update == PLANNED:
+            package.update = BEGUN
+            steal.begin(package.entity.run_delay_ns(self._now()), halves=self._halves)
+        return steal.step(self._ram.load)
 
     def _store_all(self, package: Package, area: str, steps: Iterable[Step]) -> None:
         for step in steps:
@@ -126,10 +159,3 @@ class HostModel:
         self._stored(package, area, step)
         if area == STEAL_TIME and package.steal is not None and package.steal.take_flush():
             package.vcpu.flush_tlb()
-
-
-def _gaps(config: Config, number: int) -> Callable[[], int]:
-    if config.store_gap:
-        return itertools.cycle(config.store_gap).__next__
-    generator = random.Random(config.seed * abi.MAX_VCPUS + number)
-    return lambda: generator.randrange(DEFAULT_STORE_GAP + 1)

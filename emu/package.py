@@ -6,7 +6,7 @@ packages to what they share, which is RAM, ports and the host.
 In Linux: struct kvm_vcpu in include/linux/kvm_host.h with struct kvm_vcpu_arch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from emu import abi
@@ -23,13 +23,14 @@ from emu.devices.poll_control import PollControl
 from emu.devices.pv_eoi import PvEoi
 from emu.devices.pvclock import MasterClock
 from emu.devices.startup import Sipi
-from emu.devices.steal_time import StealTime, Step
+from emu.devices.steal_time import StealTime
 from emu.devices.tsc import Tsc
 from emu.exits import Exit
 from emu.host.entity import Entity
 from emu.ram import Ram
 from emu.scenario import FEATURES, Config
 from emu.state import CpuState
+from emu.stateful import State, Stateful
 from emu.vcpu.cpu_msrs import CpuMsrs
 from emu.vcpu.engine import Engine
 from emu.vcpu.vcpu import Vcpu
@@ -52,6 +53,9 @@ UNTOLD: dict[str, tuple[int, ...]] = {
     "async-pf": async_pf.FEATURES,
 }
 
+# An update that the host model other-cpu spreads over time: its first store is still to come, or was performed.
+PLANNED, BEGUN = "planned", "begun"
+
 
 class Clocks(NamedTuple):
     """What the vCPUs of one machine have in common: the clock that they show, and the time of day it began."""
@@ -59,15 +63,25 @@ class Clocks(NamedTuple):
     master: MasterClock
     wall: WallClock
 
+    def state(self) -> State:
+        return self.master.state(), self.wall.state()
 
-class Package:
+    def load(self, state: State) -> None:
+        for clock, of_clock in zip(self, state, strict=True):
+            clock.load(of_clock)
+
+
+class Package(Stateful):
     """vCPU `number` in state `start`; `now` tells virtual time in picoseconds to its devices.
 
     `exit` is an exit that has been taken and not yet completed, `halting` tells of a HLT that was, or of an INIT;
     `parked` says that no interrupt can wake this vCPU again, `kicked` that its next HLT is not to sleep.
     `waiting` says that it sleeps until a page is back, whatever comes meanwhile.
-    `update` is an update under way (host model other-cpu), its next store due after `store_in` more instructions.
+    `update` (host model other-cpu) is PLANNED or BEGUN, its next store due after `store_in` more instructions, or None.
     """
+
+    fields = ("exit", "halting", "parked", "kicked", "waiting", "update", "store_in")
+    parts = ("tsc", "lapic", "steal", "clock", "async_pf", "pv_eoi", "poll", "migration")
 
     def __init__(
         self,
@@ -94,14 +108,14 @@ class Package:
         self.pv_eoi = PvEoi(ram.holds) if "pv-eoi" in offered else None
         self.async_pf = _async_pf(ram, number, config.abi, offered)
         self.hypercalls = Hypercalls(tuple(bit for name, bit in HYPERCALLS.items() if name in offered))
-        poll = PollControl() if "poll-control" in offered else None
-        migration = MigrationControl() if "migration-control" in offered else None
+        self.poll = PollControl() if "poll-control" in offered else None
+        self.migration = MigrationControl() if "migration-control" in offered else None
         self.msrs = MsrBus()
         self.msrs.attach(CpuMsrs.msrs, CpuMsrs(self.vcpu))
         self.msrs.attach(self.tsc.msrs, self.tsc)
         self.msrs.attach(self.lapic.msrs, self.lapic)
         devices: list[object] = [self.tsc, self.lapic, self.hypercalls]
-        for device in (self.steal, self.clock, self.async_pf, self.pv_eoi, poll, migration):
+        for device in (self.steal, self.clock, self.async_pf, self.pv_eoi, self.poll, self.migration):
             if device is not None:
                 self.msrs.attach(device.msrs, device)
                 devices.append(device)
@@ -111,7 +125,7 @@ class Package:
         self.parked = False
         self.kicked = False
         self.waiting = False
-        self.update: Iterator[Step] | None = None
+        self.update: str | None = None
         self.store_in = 0
 
     def alarm_ps(self) -> int | None:

@@ -10,7 +10,7 @@ import pytest
 import emu
 
 ROOT = Path(emu.__file__).parent
-BASE = {"abi", "exits", "faults", "state", "clock"}
+BASE = {"abi", "exits", "faults", "state", "stateful", "clock"}
 SHARED = BASE | {"ram", "trace"}
 PARTS = {"vcpu", "bus", "devices", "host", "boot", "code"}
 MACHINE = (
@@ -112,7 +112,7 @@ def test_library_is_imported_in_its_room_alone(module, rooms):
 def test_core_reads_no_wall_clock_and_draws_nothing_unseeded(module):
     users = {str(path.relative_to(ROOT)) for path in sources() if module in imported(path)}
     allowed = {
-        "random": {"host_model.py", "host/policy.py", "conform/generate.py"},
+        "random": {"host/draws.py", "conform/generate.py"},
         "time": {"commands/conform.py", "commands/progress.py", "kvm/runner.py", "kvm/thread.py"},
     }
     assert users <= allowed.get(module, set())

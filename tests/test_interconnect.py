@@ -120,7 +120,7 @@ def test_init_stops_a_running_vcpu_and_forgets_its_registration():
     assert recorded.result.exit_code == 0
     one = recorded.machine.packages[1]
     assert one.steal.updates > 0
-    assert (one.steal.msr_value, one.lapic.startup.waiting, one.entity.state) == (0, True, "blocked")
+    assert (one.steal.msr_value, one.lapic.startup.waiting, one.entity.run_state) == (0, True, "blocked")
     assert one.vcpu.rip == 0xFFF0
 
 

@@ -27,6 +27,7 @@ GOOD = {
     "host-model": ("other-cpu", "other-cpu"),
     "store-gap": ("1,2", (1, 2)),
     "steal-store": ("halves", "halves"),
+    "swap": ("buffer:at=1ms,in=200us", ("buffer:at=1ms,in=200us",)),
     "abi": ("kvm-2011", "kvm-2011"),
     "without": ("steal-time", ("steal-time",)),
     "lax-cpuid": ("true", True),

@@ -7,7 +7,7 @@ In Linux: kvm_set_msr_common() and vcpu_enter_guest() in arch/x86/kvm/x86.c are 
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from emu import abi
@@ -22,7 +22,7 @@ from emu.devices.migration_control import MigrationControl
 from emu.devices.poll_control import PollControl
 from emu.devices.pv_eoi import PvEoi
 from emu.devices.pvclock import MasterClock
-from emu.devices.steal_time import StealTime, Step
+from emu.devices.steal_time import StealTime
 from emu.devices.tsc import Tsc
 from emu.exits import Exit
 from emu.faults import GuestFault
@@ -64,7 +64,7 @@ class Devices:
         self.entity = self
         self.vcpu = self
         self.exit: Exit | None = None
-        self.update: Iterator[Step] | None = None
+        self.update: str | None = None
         self.store_in = 0
         self._run_delay = run_delay
         self.tsc = Tsc(_beginning, TSC_KHZ)

@@ -10,10 +10,13 @@ In Linux: kvm_apic_match_physical_addr() and kvm_apic_match_logical_addr() in ar
 
 from emu import abi
 from emu.devices.ipi import Ipi
+from emu.stateful import Stateful
 
 
-class ApicAddress:
+class ApicAddress(Stateful):
     """The names of the APIC of vCPU `apic_id`. `ldr` and `dfr` are the xAPIC's registers, bit for bit."""
+
+    fields = ("_xapic_id", "ldr", "dfr")
 
     def __init__(self, apic_id: int) -> None:
         self.apic_id = apic_id

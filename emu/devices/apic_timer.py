@@ -10,15 +10,20 @@ from collections.abc import Callable
 
 from emu import abi, clock
 from emu.devices.tsc import Tsc
+from emu.stateful import Stateful
 
 _INPUT_TICK_PS = clock.PS_PER_SECOND // abi.APIC_TIMER_HZ
 
 
-class ApicTimer:
+class ApicTimer(Stateful):
     """Stopped, in one-shot mode. `now` tells virtual time in picoseconds; `tsc` is the same vCPU's counter.
 
     Modes are the LVT's bits: APIC_LVT_TIMER_ONESHOT, APIC_LVT_TIMER_PERIODIC or APIC_LVT_TIMER_TSCDEADLINE.
     """
+
+    fields = (
+        "_mode", "_initial_count", "_divide", "_expires_ps", "_deadline", "_deadline_ps", "_deadline_offset",
+    )  # fmt: skip
 
     def __init__(self, now: Callable[[], int], tsc: Tsc) -> None:
         self._now = now

@@ -12,13 +12,13 @@ kvm_arch_async_page_present() in arch/x86/kvm/x86.c, kvm_check_async_pf_completi
 side is kvm_async_pf_task_wait_schedule() and sysvec_kvm_asyncpf_interrupt() in arch/x86/kernel/kvm.c.
 """
 
-from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
 from emu import abi
 from emu.devices.steal_time import Load, Step
 from emu.faults import HostError, general_protection
+from emu.stateful import State, Stateful
 
 PROFILES = ("kvm", "kvm-bugs", "kvm-2011")
 FEATURES = (abi.KVM_FEATURE_ASYNC_PF, abi.KVM_FEATURE_ASYNC_PF_VMEXIT, abi.KVM_FEATURE_ASYNC_PF_INT)
@@ -53,13 +53,15 @@ class Ready(NamedTuple):
     fault: bool = False
 
 
-class AsyncPf:
+class AsyncPf(Stateful):
     """The asynchronous page faults of vCPU number `vcpu`.
 
     `ram_holds(gpa, size)` says whether a range is guest RAM. `profile` is one of PROFILES: `kvm-bugs` is today's KVM
     with its one defect, by which a WRMSR that is refused for its address is remembered all the same. `features` are
     those offered, by default all that the profile knows. Raises HostError for another profile.
     """
+
+    fields = ("msr_value", "int_value", "_next_id", "_back", "_requested")
 
     def __init__(
         self,
@@ -82,8 +84,15 @@ class AsyncPf:
             self.msrs += (abi.MSR_KVM_ASYNC_PF_INT, abi.MSR_KVM_ASYNC_PF_ACK)
         self._next_id = 0
         self._away: dict[int, bool] = {}  # token -> whether the guest was told
-        self._back: deque[int] = deque()
+        self._back: tuple[int, ...] = ()
         self.reset()
+
+    def state(self) -> State:
+        return (*super().state(), tuple(sorted(self._away.items())))
+
+    def load(self, state: State) -> None:
+        super().load(state[:-1])
+        self._away = dict(state[-1])
 
     @property
     def reserved_mask(self) -> int:
@@ -174,7 +183,7 @@ class AsyncPf:
     def page_ready(self, token: int) -> None:
         """The page is back. Ignored where the guest has disabled this since, or was reset: nobody waits for it."""
         if token in self._away:
-            self._back.append(token)
+            self._back += (token,)
             self.request()
 
     def deliver(self, load: Load, *, apic_enabled: bool, interruptible: bool, pending: bool) -> Ready | None:
@@ -190,7 +199,7 @@ class AsyncPf:
             free = interruptible and not pending if self._of_2011 else apic_enabled and self._slot_free(load)
             if not free:
                 return None
-        token = self._back.popleft()
+        token, self._back = self._back[0], self._back[1:]
         told = token == abi.KVM_APF_WAKE_ALL or self._away.pop(token, False)
         self._requested = bool(self._back)
         if not self.enabled or not self._in_ram(self.area_gpa) or not (told or self._of_2011):
@@ -212,7 +221,7 @@ class AsyncPf:
             self._forget()
         elif not self._back:
             # The guest may have forgotten tokens that it was told under another registration: wake them all.
-            self._back.append(abi.KVM_APF_WAKE_ALL)
+            self._back = (abi.KVM_APF_WAKE_ALL,)
             self.request()
 
     def _enables(self, value: int) -> bool:
@@ -233,7 +242,7 @@ class AsyncPf:
 
     def _forget(self) -> None:
         self._away.clear()
-        self._back.clear()
+        self._back = ()
         self._requested = False
 
     def _in_ram(self, gpa: int) -> bool:

@@ -2,28 +2,36 @@
 
 Both are always ready, so a guest that polls never waits. A guest that prints without end fills the cap and no more.
 
+What was printed only grows, so of it a state holds the length and a checksum. To go back is to take the end away; it is
+kept until the guest prints something else there, so that one can come forward again.
+
 In Linux: drivers/tty/serial/8250/8250_early.c, which needs no more of a UART than this.
 """
 
+import zlib
 from collections.abc import Callable
 
 from emu import abi
+from emu.stateful import State, Stateful
 
 DEFAULT_CAP = 1 << 20
 
 
-class Console:
+class Console(Stateful):
     """Collects at most `cap` bytes; `sink(byte, port)` is called for each of them as it arrives.
 
     `overflow` counts the bytes beyond the cap: neither collected nor passed on. Wide writes print their low byte.
     """
 
     ports = ((abi.PORT_CONSOLE, 1), (abi.PORT_UART, abi.UART_REGISTERS))
+    fields = ("overflow", "_length", "_checksum")
 
     def __init__(self, sink: Callable[[int, int], None] | None = None, cap: int = DEFAULT_CAP) -> None:
         self._sink = sink
         self._cap = cap
-        self._output = bytearray()
+        self._log = bytearray()  # all that was printed, and what may follow where one has gone back
+        self._length = 0
+        self._checksum = 0  # of the first `_length` bytes
         self._uart = [0] * abi.UART_REGISTERS
         self._divisor = [0, 0]
         self.overflow = 0
@@ -31,7 +39,19 @@ class Console:
     @property
     def output(self) -> bytes:
         """Everything printed so far, on either port, in order."""
-        return bytes(self._output)
+        return bytes(self._log[: self._length])
+
+    def state(self) -> State:
+        return (*super().state(), tuple(self._uart), tuple(self._divisor))
+
+    def load(self, state: State) -> None:
+        """Become what `state` says; raises ValueError, and changes nothing, where this was never printed here."""
+        *own, uart, divisor = state
+        _, length, checksum = own
+        if length > len(self._log) or zlib.crc32(self._log[:length]) != checksum:
+            raise ValueError(f"these are not the {length} bytes that this console has printed")
+        super().load(tuple(own))
+        self._uart, self._divisor = list(uart), list(divisor)
 
     def read(self, port: int, size: int) -> int:
         """The console port answers with its own number, by which a guest can tell that it is there, as in Bochs."""
@@ -65,9 +85,14 @@ class Console:
         return register in (abi.UART_TX, abi.UART_IER) and bool(self._uart[abi.UART_LCR] & abi.UART_LCR_DLAB)
 
     def _print(self, byte: int, port: int) -> None:
-        if len(self._output) >= self._cap:
+        at = self._length
+        if at >= self._cap:
             self.overflow += 1
             return
-        self._output.append(byte)
+        if self._log[at : at + 1] != byte.to_bytes():
+            del self._log[at:]
+            self._log.append(byte)
+        self._length = at + 1
+        self._checksum = zlib.crc32(self._log[at : at + 1], self._checksum)
         if self._sink is not None:
             self._sink(byte, port)

@@ -4,12 +4,14 @@ In Linux: ucall_arch_do_ucall() in tools/testing/selftests/kvm/lib/x86/ucall.c, 
 """
 
 from emu import abi
+from emu.stateful import Stateful
 
 
-class ExitPort:
+class ExitPort(Stateful):
     """`code` is None until the first write and then its low byte for good: a later write comes after the end."""
 
     ports = ((abi.PORT_EXIT, 1),)
+    fields = ("code",)
 
     def __init__(self) -> None:
         self.code: int | None = None

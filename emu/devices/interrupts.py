@@ -7,14 +7,19 @@ Sources: Intel SDM volume 3, chapter "APIC" (interrupt, task and processor prior
 In Linux: kvm_apic_has_interrupt(), __apic_update_ppr() and apic_set_eoi() in arch/x86/kvm/lapic.c.
 """
 
+from typing import ClassVar
+
 from emu import abi
+from emu.stateful import Stateful
 
 
-class Interrupts:
+class Interrupts(Stateful):
     """Nothing requested, nothing in service, task priority 0.
 
     `irr` and `isr` are sets of vectors, bit n for vector n: requested, and in service. `tpr` is the task priority.
     """
+
+    fields: ClassVar[tuple[str, ...]] = ("irr", "isr", "tpr")
 
     def __init__(self) -> None:
         self.irr = 0

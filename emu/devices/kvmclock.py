@@ -17,6 +17,7 @@ from emu.devices.pvclock import MasterClock
 from emu.devices.steal_time import PROFILES, Load, Step
 from emu.devices.tsc import Tsc
 from emu.faults import HostError, general_protection
+from emu.stateful import State, Stateful
 
 DEFAULT_BOOT_NS = 1_293_840_000_000_000_000  # 2011 began: a VM's history is the same whenever it is run
 FEATURES = (abi.KVM_FEATURE_CLOCKSOURCE, abi.KVM_FEATURE_CLOCKSOURCE2, abi.KVM_FEATURE_CLOCKSOURCE_STABLE_BIT)
@@ -29,18 +30,24 @@ _MSRS = {
 _WALL = (abi.MSR_KVM_WALL_CLOCK, abi.MSR_KVM_WALL_CLOCK_NEW)
 
 
-class WallClock:
+class WallClock(Stateful):
     """The VM's wall clock. `boot_ns` is the time of day at virtual time 0, in nanoseconds since 1970.
 
     `value` is the last address written, any 64 bits; `requested` says that it has not been served yet.
     """
+
+    fields = ("value", "requested")
 
     def __init__(self, ram_holds: Callable[[int, int], bool], boot_ns: int = DEFAULT_BOOT_NS) -> None:
         self._ram_holds = ram_holds
         self.boot_ns = boot_ns
         self.value = 0
         self.requested = False
-        self._generation = 0
+        self._generation = 0  # not state: it tells apart updates that are being handed out, and load ends them
+
+    def load(self, state: State) -> None:
+        super().load(state)
+        self._generation += 1
 
     def write(self, value: int) -> None:
         """Ask for the time to be stored at `value`, at once; 0 asks for nothing."""
@@ -74,13 +81,15 @@ class WallClock:
             yield Step(step, gpa, size, value % (1 << 8 * size))
 
 
-class SystemTime:
+class SystemTime(Stateful):
     """One vCPU's copy of the VM's clock. `tsc` is this vCPU's own counter, `boot` says that this is vCPU 0.
 
     `profile` is one of PROFILES: `kvm-bugs` is today's KVM with its one defect, by which a place that would cross a
     page leaves the one before in force. Raises HostError for another. `value` is the last value written. `updates`
     counts completed ones.
     """
+
+    fields = ("value", "updates", "_place", "_requested", "_told")
 
     def __init__(
         self,
@@ -103,7 +112,11 @@ class SystemTime:
         self._place: int | None = None  # where updates are stored, if that is RAM
         self._requested = False
         self._told: tuple[int, int] | None = None  # generation of the clock and TSC offset that were last stored
-        self._generation = 0
+        self._generation = 0  # not state, as above
+
+    def load(self, state: State) -> None:
+        super().load(state)
+        self._generation += 1
 
     @property
     def enabled(self) -> bool:
@@ -182,8 +195,13 @@ class SystemTime:
         yield Step("even", gpa + abi.PVCLOCK_VERSION, 4, (version + 1) % (1 << 32))
 
 
-class KvmClock:
-    """The MSRs of one vCPU: those of the VM's `wall` clock and of its own `time`, under the numbers of `features`."""
+class KvmClock(Stateful):
+    """The MSRs of one vCPU: those of the VM's `wall` clock and of its own `time`, under the numbers of `features`.
+
+    Its state is that of `time`: the wall clock is the VM's, as the one that all copies show.
+    """
+
+    parts = ("time",)
 
     def __init__(self, wall: WallClock, time: SystemTime, features: tuple[int, ...] = FEATURES) -> None:
         self.wall = wall

@@ -22,6 +22,7 @@ from emu.devices.ipi import Ipi, decode
 from emu.devices.startup import Startup
 from emu.devices.tsc import Tsc
 from emu.faults import general_protection
+from emu.stateful import State
 
 _DISABLED = 0
 _XAPIC = abi.APICBASE_ENABLE
@@ -59,6 +60,8 @@ class Lapic(Interrupts):
         (abi.CPUID_FEATURES, "ecx", abi.CPUID_1_ECX_X2APIC),
         (abi.CPUID_FEATURES, "ecx", abi.CPUID_1_ECX_TSC_DEADLINE),
     )
+    fields = (*Interrupts.fields, "_base", "_spiv", "_errors", "_esr", "_icr", "_outbox", "nmi")
+    parts = ("_timer", "_address", "startup")
 
     def __init__(self, now: Callable[[], int], tsc: Tsc, apic_id: int = 0, *, waiting: bool = False) -> None:
         super().__init__()
@@ -68,7 +71,7 @@ class Lapic(Interrupts):
         self._address = ApicAddress(apic_id)
         self.startup = Startup(boot=apic_id == 0, waiting=waiting)
         self._base = abi.APIC_DEFAULT_PHYS_BASE | _XAPIC | (0 if apic_id else abi.APICBASE_BSP)
-        self._outbox: list[Ipi] = []
+        self._outbox: tuple[Ipi, ...] = ()
         self.reset()
 
     def reset(self) -> None:
@@ -84,6 +87,13 @@ class Lapic(Interrupts):
         self._icr = 0
         self._address.reset()
         self.nmi = False
+
+    def state(self) -> State:
+        return (*super().state(), tuple(self._lvt.values()))
+
+    def load(self, state: State) -> None:
+        super().load(state[:-1])
+        self._lvt = dict(zip(_LVT_BITS, state[-1], strict=True))
 
     @property
     def msrs(self) -> tuple[int, ...]:
@@ -145,8 +155,7 @@ class Lapic(Interrupts):
 
     def take_ipis(self) -> tuple[Ipi, ...]:
         """What has been sent since the last call, in order."""
-        sent = tuple(self._outbox)
-        self._outbox.clear()
+        sent, self._outbox = self._outbox, ()
         return sent
 
     def addressed(self, ipi: Ipi) -> bool:
@@ -302,7 +311,7 @@ class Lapic(Interrupts):
         if ipi.shorthand == abi.APIC_DEST_SELF:
             self.receive(ipi)
         else:
-            self._outbox.append(ipi)
+            self._outbox += (ipi,)
 
     def _write_icr_low(self, value: int) -> None:
         self._write_icr(self._icr & _WORD << 32 | value & abi.APIC_ICR_BITS)

@@ -6,12 +6,14 @@ In Linux: trace_marker in Documentation/trace/ftrace.rst, the same idea for user
 """
 
 from emu import abi
+from emu.stateful import Stateful
 
 
-class Marks:
+class Marks(Stateful):
     """`mark` is the last number written (MARK_BEGIN, MARK_END, or any byte) that has not been taken, or None."""
 
     ports = ((abi.PORT_MARK, 1),)
+    fields = ("mark",)
 
     def __init__(self) -> None:
         self.mark: int | None = None

@@ -9,13 +9,15 @@ In Linux: MSR_KVM_MIGRATION_CONTROL in Documentation/virt/kvm/x86/msr.rst; arch/
 
 from emu import abi
 from emu.faults import general_protection
+from emu.stateful import Stateful
 
 
-class MigrationControl:
+class MigrationControl(Stateful):
     """One vCPU's MSR_KVM_MIGRATION_CONTROL: ready when the vCPU is made."""
 
     features = (abi.KVM_FEATURE_MIGRATION_CONTROL,)
     msrs = (abi.MSR_KVM_MIGRATION_CONTROL,)
+    fields = ("msr_value",)
 
     def __init__(self) -> None:
         self.msr_value = abi.KVM_MIGRATION_READY

@@ -6,13 +6,15 @@ clears it is drivers/cpuidle/cpuidle-haltpoll.c.
 
 from emu import abi
 from emu.faults import general_protection
+from emu.stateful import Stateful
 
 
-class PollControl:
+class PollControl(Stateful):
     """One vCPU's MSR_KVM_POLL_CONTROL: allowed when the vCPU is made."""
 
     features = (abi.KVM_FEATURE_POLL_CONTROL,)
     msrs = (abi.MSR_KVM_POLL_CONTROL,)
+    fields = ("msr_value",)
 
     def __init__(self) -> None:
         self.msr_value = abi.KVM_POLL_CONTROL_ENABLED

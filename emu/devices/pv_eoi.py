@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from emu import abi
 from emu.devices.steal_time import Load, Step
 from emu.faults import general_protection
+from emu.stateful import Stateful
 
 
-class PvEoi:
+class PvEoi(Stateful):
     """One vCPU's MSR_KVM_PV_EOI_EN and the bit in its memory. `ram_holds(gpa, size)` says whether a range is RAM.
 
     `pending`: the bit is set, or was and has been cleared by the guest. The machine calls `injected` and `eoi` as the
@@ -25,6 +26,7 @@ class PvEoi:
 
     features = (abi.KVM_FEATURE_PV_EOI,)
     msrs = (abi.MSR_KVM_PV_EOI_EN,)
+    fields = ("msr_value", "pending", "_newest_in_service")
 
     def __init__(self, ram_holds: Callable[[int, int], bool]) -> None:
         self._ram_holds = ram_holds

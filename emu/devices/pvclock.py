@@ -14,6 +14,7 @@ arch/x86/kvm/x86.c; the reader is __pvclock_read_cycles() in arch/x86/include/as
 from typing import NamedTuple
 
 from emu import abi, clock
+from emu.stateful import Stateful
 
 _NS_PER_KHZ_TICK = clock.PS_PER_KHZ_TICK // clock.PS_PER_NS  # one tick of a clock of N kHz lasts this / N ns
 
@@ -71,12 +72,14 @@ def scale(khz: int) -> Scale:
     return Scale((_NS_PER_KHZ_TICK << 32) // (khz << shift), shift)
 
 
-class MasterClock:
+class MasterClock(Stateful):
     """The VM's one clock, at 0 ns when virtual time begins; `khz` is the rate of all TSCs.
 
     `stable` tells guests that all vCPUs agree (PVCLOCK_TSC_STABLE_BIT). `generation` changes with whatever vCPUs must
     be told: each copy that shows another one is out of date. Raises ValueError unless `khz` is positive.
     """
+
+    fields = ("origin_tick", "origin_ns", "generation", "stable")
 
     def __init__(self, khz: int) -> None:
         self.khz = khz

@@ -12,6 +12,8 @@ arch/x86/kernel/smpboot.c.
 
 from typing import NamedTuple
 
+from emu.stateful import Stateful
+
 
 class Init(NamedTuple):
     """Reset the vCPU. `waits`: it then waits for a start-up IPI, else it begins at the reset vector."""
@@ -33,8 +35,10 @@ class Sipi(NamedTuple):
         return self.vector << 12
 
 
-class Startup:
+class Startup(Stateful):
     """One vCPU's part in it. `waiting` is the wait-for-SIPI state; `boot` marks the bootstrap processor."""
+
+    fields = ("waiting", "_init", "_vector")
 
     def __init__(self, boot: bool, waiting: bool = False) -> None:
         self._boot = boot

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from emu import abi
 from emu.faults import HostError, general_protection
+from emu.stateful import Stateful
 
 PROFILES = ("kvm", "kvm-bugs", "kvm-2011")
 
@@ -54,7 +55,22 @@ def decode(data: bytes) -> Area:
     )
 
 
-class StealTime:
+class Update(NamedTuple):
+    """An update that is under way: frozen, so that it can be compared, kept, and gone on with from where it is.
+
+    `next` names the store that comes next. `version` is the odd one that was stored, `high` what the store of the low
+    half has left to be added to the high one.
+    """
+
+    gpa: int
+    run_delay: int
+    halves: bool
+    next: str
+    version: int = 0
+    high: int = 0
+
+
+class StealTime(Stateful):
     """One vCPU's steal-time MSR and the update of its area.
 
     `ram_holds(gpa, size)` says whether a range is guest RAM throughout. `profile` is one of PROFILES: `kvm` is the
@@ -65,6 +81,7 @@ class StealTime:
 
     `requested`: an update is due before the next guest instruction. `updates`: how many were completed. `last_steal`:
     run delay delivered so far, ns modulo 2**64; it outlives disabling and reset, so no time is lost, none told twice.
+    `under_way`: the update that has begun and not ended, of which there is one at most.
 
     Every step takes effect in the device at the moment it is handed out. So ask for a step when it is to be stored, and
     store it before the guest runs on: what is in memory and what `last_steal` says then agree, wherever an update ends.
@@ -73,6 +90,9 @@ class StealTime:
     features: tuple[int, ...] = (abi.KVM_FEATURE_STEAL_TIME,)
     msrs = (abi.MSR_KVM_STEAL_TIME,)
     reserved_mask = abi.KVM_STEAL_RESERVED_MASK
+    fields = (
+        "msr_value", "requested", "last_steal", "updates", "under_way", "_flush", "_preempted_shown", "_served_gpa",
+    )  # fmt: skip
 
     def __init__(self, ram_holds: Callable[[int, int], bool], profile: str = "kvm", *, tlb_flush: bool = False) -> None:
         if profile not in PROFILES:
@@ -90,7 +110,7 @@ class StealTime:
         self.updates = 0
         self._preempted_shown = False
         self._served_gpa: int | None = None
-        self._generation = 0
+        self.under_way: Update | None = None
 
     @property
     def enabled(self) -> bool:
@@ -119,7 +139,7 @@ class StealTime:
         if self._refuses_outside_ram and not self._in_ram(value & abi.KVM_STEAL_ADDRESS_MASK):
             raise general_protection()
         self.msr_value = value
-        self._generation += 1
+        self.under_way = None
         if self.enabled:
             self.request()
 
@@ -130,24 +150,39 @@ class StealTime:
     def reset(self) -> None:
         """The vCPU is reset: the registration is forgotten, what has been delivered is not."""
         self.msr_value = 0
-        self._generation += 1
+        self.under_way = None
 
-    def update(self, run_delay_ns: int, load: Load, *, halves: bool = False) -> Iterator[Step]:
-        """Serve the request: begin an update now; its stores follow, in order, each computed when it is asked for.
+    def begin(self, run_delay_ns: int, *, halves: bool = False) -> None:
+        """Serve the request: an update is under way from now on, its stores are `step`'s to hand out, one by one.
 
-        `run_delay_ns` is the vCPU's whole run delay, as sampled now. `load` reads guest memory: steal is added to what
-        the guest has there at that store. `halves` stores it as a 32-bit host would, low half first.
+        `run_delay_ns` is the vCPU's whole run delay, as sampled now. `halves` stores steal as a 32-bit host would, low
+        half first. Nothing is under way while disabled, or where the area is not wholly RAM: the time stays due.
 
-        Yields nothing while disabled, or where the area is not wholly RAM: the time stays due. Ends early where,
-        between two stores, the guest writes the MSR, the vCPU is reset or another update begins: the memory may be the
-        guest's own again.
+        An update ends early where, between two stores, the guest writes the MSR, the vCPU is reset or another one
+        begins: the memory may be the guest's own again.
         """
         self.requested = False
-        self._generation += 1
-        if not self.enabled or not self._in_ram(self.area_gpa):
-            return iter(())
-        stores = self._stores(self.area_gpa, run_delay_ns % (1 << 64), load, halves)
-        return self._while_current(stores, self._generation)
+        self.under_way = None
+        if self.enabled and self._in_ram(self.area_gpa):
+            first = "preempted" if self._has_preempted_byte else "odd"
+            self.under_way = Update(self.area_gpa, run_delay_ns % (1 << 64), halves, first)
+
+    def step(self, load: Load) -> Step | None:
+        """The store that is next, computed now; None where no update is under way (any more).
+
+        `load` reads guest memory: steal is added to what the guest has there at that store.
+        """
+        update = self.under_way
+        if update is None:
+            return None
+        self._served_gpa = update.gpa
+        step, self.under_way = _STORES[update.next](self, update, load)
+        return step
+
+    def update(self, run_delay_ns: int, load: Load, *, halves: bool = False) -> Iterator[Step]:
+        """Begin an update now, and hand out its steps as they are asked for."""
+        self.begin(run_delay_ns, halves=halves)
+        return iter(lambda: self.step(load), None)
 
     def preempt(self) -> Iterator[Step]:
         """The vCPU was taken off its pCPU though it could run on: at most one store, outside the version's protocol."""
@@ -163,45 +198,46 @@ class StealTime:
         flush, self._flush = self._flush, False
         return flush
 
-    def _while_current(self, stores: Iterator[Step], generation: int) -> Iterator[Step]:
-        while self._generation == generation:
-            step = next(stores, None)
-            if step is None:
-                return
-            yield step
+    def _clear_preempted(self, update: Update, load: Load) -> "_Done":
+        self._preempted_shown = False
+        gpa = update.gpa + abi.KVM_STEAL_TIME_PREEMPTED
+        if self._exchanges and load(gpa, 1) & abi.KVM_VCPU_FLUSH_TLB:
+            self._flush = True
+        return Step("preempted", gpa, 1, 0), update._replace(next="odd")
 
-    def _stores(self, area: int, run_delay: int, load: Load, halves: bool) -> Iterator[Step]:
-        self._served_gpa = area
-        if self._has_preempted_byte:
-            self._preempted_shown = False
-            preempted = area + abi.KVM_STEAL_TIME_PREEMPTED
-            if self._exchanges and load(preempted, 1) & abi.KVM_VCPU_FLUSH_TLB:
-                self._flush = True
-            yield Step("preempted", preempted, 1, 0)
-        version = self._odd_version(load(area + abi.KVM_STEAL_TIME_VERSION, 4))
-        yield Step("odd", area + abi.KVM_STEAL_TIME_VERSION, 4, version)
-        yield from self._steal(area + abi.KVM_STEAL_TIME_STEAL, run_delay, load, halves)
+    def _open(self, update: Update, load: Load) -> "_Done":
+        gpa = update.gpa + abi.KVM_STEAL_TIME_VERSION
+        version = self._odd_version(load(gpa, 4))
+        steal = "steal-low" if update.halves else "steal"
+        return Step("odd", gpa, 4, version), update._replace(next=steal, version=version)
+
+    def _add(self, update: Update, load: Load) -> "_Done":
+        gpa = update.gpa + abi.KVM_STEAL_TIME_STEAL
+        steal = (load(gpa, 8) + self._take_delta(update.run_delay)) % (1 << 64)
+        return Step("steal", gpa, 8, steal), update._replace(next="even")
+
+    def _add_low(self, update: Update, load: Load) -> "_Done":
+        gpa = update.gpa + abi.KVM_STEAL_TIME_STEAL
+        high, low = divmod(self._take_delta(update.run_delay), 1 << 32)
+        carry, low = divmod(load(gpa, 4) + low, 1 << 32)
+        return Step("steal-low", gpa, 4, low), update._replace(next="steal-high", high=high + carry)
+
+    def _add_high(self, update: Update, load: Load) -> "_Done":
+        gpa = update.gpa + abi.KVM_STEAL_TIME_STEAL + 4
+        return Step("steal-high", gpa, 4, (load(gpa, 4) + update.high) % (1 << 32)), update._replace(next="even")
+
+    def _close(self, update: Update, load: Load) -> "_Done":
         self.updates += 1
-        yield Step("even", area + abi.KVM_STEAL_TIME_VERSION, 4, (version + 1) % (1 << 32))
+        return Step("even", update.gpa + abi.KVM_STEAL_TIME_VERSION, 4, (update.version + 1) % (1 << 32)), None
 
     def _odd_version(self, found: int) -> int:
         # An odd version here is junk, or an update that ended early: step over it, or readers would wait for ever.
         settled = found + (found & 1)
         return (settled + 1) % (1 << 32)
 
-    def _steal(self, gpa: int, run_delay: int, load: Load, halves: bool) -> Iterator[Step]:
+    def _take_delta(self, run_delay: int) -> int:
         # Delivered with the first store, halves or not: an update that ends between them must not add the time twice.
         # (What it can lose there is a carry into the high half: the area stays torn, as any reader may see it then.)
-        delta = self._take_delta(run_delay)
-        if not halves:
-            yield Step("steal", gpa, 8, (load(gpa, 8) + delta) % (1 << 64))
-            return
-        low = load(gpa, 4) + delta % (1 << 32)
-        yield Step("steal-low", gpa, 4, low % (1 << 32))
-        high = load(gpa + 4, 4) + (delta >> 32) + (low >> 32)
-        yield Step("steal-high", gpa + 4, 4, high % (1 << 32))
-
-    def _take_delta(self, run_delay: int) -> int:
         delta = (run_delay - self.last_steal) % (1 << 64)
         self.last_steal = run_delay
         return delta
@@ -212,3 +248,14 @@ class StealTime:
     def _check(self, msr: int) -> None:
         if msr not in self.msrs:
             raise general_protection()
+
+
+_Done = tuple[Step, Update | None]  # what is to be stored, and what is under way from then on
+_STORES: dict[str, Callable[[StealTime, Update, Load], _Done]] = {
+    "preempted": StealTime._clear_preempted,
+    "odd": StealTime._open,
+    "steal": StealTime._add,
+    "steal-low": StealTime._add_low,
+    "steal-high": StealTime._add_high,
+    "even": StealTime._close,
+}

@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 from emu import abi, clock
 from emu.faults import general_protection
+from emu.stateful import Stateful
 
 _MODULUS = 1 << 64
 
 
-class Tsc:
+class Tsc(Stateful):
     """Counts `khz` * 1000 ticks a second of virtual time, modulo 2**64; `now` tells that time in picoseconds.
 
     Raises ValueError unless `khz` is positive.
@@ -19,6 +20,7 @@ class Tsc:
 
     features: tuple[int, ...] = ()
     msrs = (abi.MSR_IA32_TSC,)
+    fields = ("offset",)
 
     def __init__(self, now: Callable[[], int], khz: int) -> None:
         if khz <= 0:

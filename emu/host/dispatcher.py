@@ -6,13 +6,14 @@ pCPU. (A pCPU whose hands a script decides is neither: it takes and gives nobody
 In Linux: context_switch() and wakeup_preempt() in kernel/sched/core.c, select_idle_sibling() in kernel/sched/fair.c.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from emu.host.entity import BLOCKED, RUNNING, WAITING, Entity
 from emu.host.pcpu import Pcpu
 from emu.host.policy import Policy
 from emu.host.runqueue import RunQueue
 from emu.host.turn import Observer
+from emu.stateful import State
 
 
 class Dispatcher:
@@ -25,6 +26,18 @@ class Dispatcher:
         self.queue = RunQueue(pcpus)
         self.policy = policy
         self.observer = observer
+
+    def state(self) -> State:
+        """The pCPUs, the queue and what the policy remembers."""
+        return tuple([p.state() for p in self.pcpus]), self.queue.state(), self.policy.state()
+
+    def load_among(self, state: State, entities: Sequence[Entity]) -> None:
+        """Become what `state` says, which names `entities` by their places."""
+        pcpus, queue, policy = state
+        for p, of_pcpu in zip(self.pcpus, pcpus, strict=True):
+            p.load_among(of_pcpu, entities)
+        self.queue.load_among(queue, entities)
+        self.policy.load(policy)
 
     def runnable(self) -> Iterator[Entity]:
         """Who waits, and who is current somewhere."""
@@ -45,7 +58,7 @@ class Dispatcher:
         if current is None:
             return
         competes = self.queue.competes(p.number)
-        if current.state == BLOCKED:
+        if current.run_state == BLOCKED:
             self.switch(p, at_ps, self._choice(p) if competes else None, "blocked")
             return
         if p.preempt:
@@ -69,7 +82,7 @@ class Dispatcher:
     def switch(self, p: Pcpu, at_ps: int, chosen: Entity | None, why: str) -> None:
         """The pCPU goes from its current to `chosen`, who waits, or to idle. `why` is the observer's."""
         prev = p.current
-        involuntary = prev is not None and prev.state == RUNNING
+        involuntary = prev is not None and prev.run_state == RUNNING
         if prev is not None:
             if involuntary:
                 prev.change(WAITING, at_ps)

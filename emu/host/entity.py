@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from emu import clock
 from emu.host.task import Task
+from emu.stateful import Stateful
 
 RUNNING: Final = "running"
 WAITING: Final = "waiting"
@@ -25,19 +26,25 @@ class Books(NamedTuple):
     idle_ns: int
 
 
-class Entity:
+class Entity(Stateful):
     """A vCPU (`task` is None) or a host task, named `vcpu0` or `task0` after its kind and `number`.
 
-    `pin` is the one pCPU it may use, or None; `order` is the order of creation over both kinds. `pcpu` is the pCPU that
-    has it as current: a vCPU that halts keeps it until the host has picked a successor. `sleeps` counts the times it
-    blocked, which tells a wake-up from one meant for an earlier sleep; `awaited` is set while a wake-up is on its way.
+    `pin` is the one pCPU it may use, or None; `order` is the order of creation over both kinds. `run_state` is RUNNING,
+    WAITING or BLOCKED. `pcpu` is the pCPU that has it as current: a vCPU that halts keeps it until the host has picked
+    a successor. `sleeps` counts the times it blocked, which tells a wake-up from one meant for an earlier sleep;
+    `awaited` is set while a wake-up is on its way.
     `vruntime` belongs to the fair policy, `planned` (a script decides when it runs) to the scheduler,
     `piece` and `work_ps` (which piece of work a task is at, and what is left of it; None is endless) to tasks.
     """
 
     __slots__ = (
-        "name", "number", "order", "pin", "weight", "task", "is_vcpu", "state", "since_ps", "pcpu", "sleeps", "awaited",
-        "planned", "vruntime", "vruntime_rest", "piece", "work_ps", "_ran_ns", "_stolen_ns", "_idle_ns",
+        "name", "number", "order", "pin", "weight", "task", "is_vcpu",
+        "run_state", "since_ps", "pcpu", "sleeps", "awaited", "planned", "vruntime", "vruntime_rest", "piece",
+        "work_ps", "_ran_ns", "_stolen_ns", "_idle_ns",
+    )  # fmt: skip
+    fields = (
+        "run_state", "since_ps", "pcpu", "sleeps", "awaited", "planned", "vruntime", "vruntime_rest", "piece",
+        "work_ps", "_ran_ns", "_stolen_ns", "_idle_ns",
     )  # fmt: skip
 
     def __init__(
@@ -51,7 +58,7 @@ class Entity:
         self.pin = pin
         self.weight = weight
         self.task = task
-        self.state: str = BLOCKED if blocked else WAITING
+        self.run_state: str = BLOCKED if blocked else WAITING
         self.since_ps = 0
         self.pcpu: int | None = None
         self.sleeps = 0
@@ -66,16 +73,16 @@ class Entity:
         self._idle_ns = 0
 
     def __repr__(self) -> str:
-        return f"<{self.name} {self.state} since {self.since_ps} ps>"
+        return f"<{self.name} {self.run_state} since {self.since_ps} ps>"
 
     def change(self, state: str, at_ps: int) -> None:
         """Close the open interval at `at_ps` and enter `state`. Raises ValueError where time would run backwards."""
         if at_ps < self.since_ps:
             raise ValueError(
-                f"{self.name} cannot become {state} at {at_ps} ps: it is {self.state} since {self.since_ps} ps"
+                f"{self.name} cannot become {state} at {at_ps} ps: it is {self.run_state} since {self.since_ps} ps"
             )
         self._ran_ns, self._stolen_ns, self._idle_ns = self.books(at_ps)
-        self.state = state
+        self.run_state = state
         self.since_ps = at_ps
 
     def books(self, at_ps: int) -> Books:
@@ -86,9 +93,9 @@ class Entity:
         ran, stolen, idle = self._ran_ns, self._stolen_ns, self._idle_ns
         if at_ps > self.since_ps:
             open_ns = clock.ns(at_ps) - clock.ns(self.since_ps)
-            if self.state == RUNNING:
+            if self.run_state == RUNNING:
                 ran += open_ns
-            elif self.state == WAITING:
+            elif self.run_state == WAITING:
                 stolen += open_ns
             else:
                 idle += open_ns

@@ -3,13 +3,16 @@
 In Linux: the rq of one CPU in kernel/sched/sched.h: `curr`, `clock_task`, and the slice that task_tick_fair() watches.
 """
 
+from collections.abc import Sequence
+
 from emu.host.entity import BLOCKED, Entity
 from emu.host.runqueue import RunQueue
+from emu.stateful import State, Stateful
 
 NEVER = 1 << 127  # later than any virtual time: 10**18 times the age of the universe, in picoseconds
 
 
-class Pcpu:
+class Pcpu(Stateful):
     """`time_ps` is how far this pCPU has come; it is idle where `current` is None.
 
     `end_ps` is the end of the quantum, which means something only while someone else waits; on a pCPU whose hands a
@@ -18,6 +21,7 @@ class Pcpu:
     """
 
     __slots__ = ("number", "time_ps", "current", "end_ps", "quantum_ps", "preempt", "planned", "yields_to")
+    fields = ("time_ps", "end_ps", "quantum_ps", "preempt", "planned")
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -28,6 +32,17 @@ class Pcpu:
         self.preempt = False
         self.planned = False
         self.yields_to: Entity | None = None
+
+    def state(self) -> State:
+        named = (None if entity is None else entity.order for entity in (self.current, self.yields_to))
+        return (*super().state(), *named)
+
+    def load_among(self, state: State, entities: Sequence[Entity]) -> None:
+        """Become what `state` says, which names some of `entities` by their places."""
+        *own, current, favoured = state
+        self.load(tuple(own))
+        self.current = None if current is None else entities[current]
+        self.yields_to = None if favoured is None else entities[favoured]
 
     def roll(self, at_ps: int) -> None:
         """A competitor came at `at_ps`: quanta over by then ended without one, which is no switch; a later one ends."""
@@ -42,7 +57,7 @@ class Pcpu:
         current = self.current
         if current is None:
             return self.end_ps if self.planned else NEVER
-        if self.preempt or self.yields_to is not None or current.state == BLOCKED:
+        if self.preempt or self.yields_to is not None or current.run_state == BLOCKED:
             return self.time_ps
         due = self.end_ps if self.planned or queue.competes(self.number) else NEVER
         if current.work_ps is not None and self.time_ps + current.work_ps < due:

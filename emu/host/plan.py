@@ -39,7 +39,7 @@ class Plan:
         Raises HostError where a line begins whose entity is blocked.
         """
         current = p.current
-        if current is not None and current.state == BLOCKED:
+        if current is not None and current.run_state == BLOCKED:
             # The rest of its line, if any is left, passes idle.
             self._dispatcher.switch(p, at_ps, None, "blocked")
             current = None
@@ -54,7 +54,7 @@ class Plan:
         if entity is current:
             return
         if slot.line is not None and entity is not None:
-            if entity.state == BLOCKED:
+            if entity.run_state == BLOCKED:
                 message = f"{entity.name} is blocked at {clock.ns(at_ps)} ns, where this line begins"
                 raise HostError(message, slot.line.where, "name it only while it is runnable")
             if entity.pcpu is not None:
@@ -71,7 +71,7 @@ class Plan:
         for entity in sorted(self._entities.values(), key=lambda entity: (entity.since_ps, entity.order)):
             if entity.planned:
                 entity.planned = False
-                if entity.state == WAITING:
+                if entity.run_state == WAITING:
                     dispatcher.admit(entity, at_ps, "script")
         if current is not None:
             # Its last line was its quantum: over now, if anyone waits.

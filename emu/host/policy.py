@@ -1,6 +1,6 @@
 """Who is next, and for how long: round robin, fair, random. Scripts have a file of their own.
 
-A policy owns no state of the run queue. The scheduler asks it whom to take of those waiting, how long the quantum is,
+A policy owns nothing of the run queue. The scheduler asks it whom to take of those waiting, how long the quantum is,
 and, where the policy cares, tells it who ran, slept and woke.
 
 In Linux: struct sched_class in kernel/sched/sched.h; kernel/sched/fair.c for Fair, kernel/sched/rt.c for RoundRobin.
@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator
 
 from emu.faults import HostError
 from emu.host.entity import Entity
+from emu.stateful import Stateful
 
 NAMES = ("round-robin", "fair", "random", "script")
 DEFAULT_QUANTUM_PS = 10**8
 VRUNTIME_SCALE = 10_000  # the greatest weight: one picosecond of the heaviest entity still counts
 
 
-class Policy:
+class Policy(Stateful):
     """What a policy answers; the defaults are those of one that neither weighs nor preempts."""
 
     def __init__(self, quantum_ps: int = DEFAULT_QUANTUM_PS) -> None:
@@ -67,6 +68,8 @@ class Fair(Policy):
     In Linux: place_entity(), pick_next_entity() and check_preempt_wakeup_fair() in kernel/sched/fair.c.
     """
 
+    fields = ("_floor",)
+
     def __init__(self, quantum_ps: int = DEFAULT_QUANTUM_PS) -> None:
         super().__init__(quantum_ps)
         self._floor = 0
@@ -103,19 +106,20 @@ class Fair(Policy):
 class Random(Policy):
     """Uniformly chosen among the waiting, for half a quantum to one and a half. The seed determines everything."""
 
+    parts = ("_draws",)
+
     def __init__(self, quantum_ps: int = DEFAULT_QUANTUM_PS, seed: int = 0) -> None:
-        import random
+        from emu.host.draws import Draws
 
         super().__init__(quantum_ps)
-        # randrange alone is used: it gives the same numbers on every version of Python.
-        self._randrange = random.Random(seed).randrange
+        self._draws = Draws(seed)
 
     def quantum_ps(self) -> int:
-        return max(1, self._quantum_ps // 2 + self._randrange(self._quantum_ps + 1))
+        return max(1, self._quantum_ps // 2 + self._draws.below(self._quantum_ps + 1))
 
     def choose(self, waiting: Iterator[Entity]) -> Entity:
         candidates = list(waiting)
-        return candidates[self._randrange(len(candidates))]
+        return candidates[self._draws.below(len(candidates))]
 
 
 def policy_from(

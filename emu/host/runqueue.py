@@ -3,9 +3,10 @@
 In Linux: struct rq and struct cfs_rq in kernel/sched/sched.h (one per CPU there, with a load balancer between them).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from emu.host.entity import Entity
+from emu.stateful import State
 
 
 class RunQueue:
@@ -23,6 +24,17 @@ class RunQueue:
 
     def __contains__(self, entity: Entity) -> bool:
         return entity in self._entities
+
+    def state(self) -> State:
+        """Who waits, in order of arrival, each by its place among all entities."""
+        return tuple([entity.order for entity in self._entities])
+
+    def load_among(self, state: State, entities: Sequence[Entity]) -> None:
+        """Let those of `entities` wait whom `state` names, and nobody else."""
+        for entity in list(self._entities):
+            self.remove(entity)
+        for order in state:
+            self.add(entities[order])
 
     def add(self, entity: Entity) -> None:
         self._entities[entity] = None

@@ -19,15 +19,18 @@ from emu.host.policy import Policy
 from emu.host.script import Script
 from emu.host.task import Task
 from emu.host.turn import Alarm, Observer, Rest, Run, Turn
+from emu.stateful import State, Stateful
 
 INTERLEAVE_PS = 10**6
 
 
-class Scheduler:
+class Scheduler(Stateful):
     """`pcpus` physical CPUs under `policy`. First add all vCPUs and tasks, then call `next` and do as it says.
 
     Times are picoseconds of virtual time. Raises HostError where there is no pCPU, or `interleave_ps` is not positive.
     """
+
+    fields = ("_now_ps", "_awake", "_started")
 
     def __init__(
         self, pcpus: int, policy: Policy, interleave_ps: int = INTERLEAVE_PS, observer: Observer | None = None
@@ -42,6 +45,7 @@ class Scheduler:
         self.policy = policy
         self.vcpus: list[Entity] = []
         self.tasks: list[Entity] = []
+        self._entities: list[Entity] = []  # both, in order of creation
         self._dispatcher = Dispatcher(pcpus, policy, observer)
         self._pcpus = self._dispatcher.pcpus
         self._queue = self._dispatcher.queue
@@ -103,7 +107,7 @@ class Scheduler:
         """The vCPU on this pCPU has used `ps`, 0 or more. Raises ValueError where none runs there."""
         p = self._pcpus[pcpu]
         entity = p.current
-        if entity is None or not entity.is_vcpu or entity.state != RUNNING or ps < 0:
+        if entity is None or not entity.is_vcpu or entity.run_state != RUNNING or ps < 0:
             raise ValueError(f"{entity} cannot have run for {ps} ps on pCPU {pcpu}")
         p.time_ps += ps
         self.policy.ran(entity, ps)
@@ -114,7 +118,7 @@ class Scheduler:
         Raises ValueError where it is blocked already.
         """
         entity = self.vcpus[vcpu]
-        if entity.state == BLOCKED:
+        if entity.run_state == BLOCKED:
             raise ValueError(f"{entity.name} is blocked already")
         if entity.pcpu is not None:
             entity.change(BLOCKED, self._pcpus[entity.pcpu].time_ps)
@@ -132,7 +136,7 @@ class Scheduler:
         What comes too late is counted from now, or from where it blocked. Of several the earliest holds.
         """
         entity = self.vcpus[vcpu]
-        if entity.state != BLOCKED:
+        if entity.run_state != BLOCKED:
             return
         if not entity.awaited:
             entity.awaited = True
@@ -146,13 +150,31 @@ class Scheduler:
         it waits, like one that was preempted. Nothing happens where a script decides.
         """
         entity, favoured = self.vcpus[vcpu], self.vcpus[other]
-        if entity.pcpu is None or entity.state != RUNNING:
+        if entity.pcpu is None or entity.run_state != RUNNING:
             return False
         p = self._pcpus[entity.pcpu]
         if not self._dispatcher.can_take(p, favoured):
             return False
         p.yields_to = favoured
         return True
+
+    # --- what it is, and to become it again ---
+
+    def state(self) -> State:
+        # The tie-breakers of wake-ups say only in which order they were made: sorted by them, they need not be told.
+        wakes = tuple([(at_ps, entity.order, sleep) for at_ps, _, entity, sleep in sorted(self._wakes)])
+        entities = tuple([entity.state() for entity in self._entities])
+        return (*super().state(), entities, self._dispatcher.state(), wakes)
+
+    def load(self, state: State) -> None:
+        *own, entities, dispatcher, wakes = state
+        super().load(tuple(own))
+        self._plan = self._followed() if self._started else None
+        for entity, of_entity in zip(self._entities, entities, strict=True):
+            entity.load(of_entity)
+        self._dispatcher.load_among(dispatcher, self._entities)
+        self._wakes = [(at, n, self._entities[order], sleep) for n, (at, order, sleep) in enumerate(wakes, 1)]
+        self._wakes_made = len(wakes)
 
     # --- the loop ---
 
@@ -219,16 +241,20 @@ class Scheduler:
     def _start(self) -> None:
         self._started = True
         entities = (*self.vcpus, *self.tasks)
-        if isinstance(self.policy, Script):
-            self._plan = Plan(self.policy, self._dispatcher, entities)
+        self._plan = self._followed()
         for entity in entities:
-            if entity.state == WAITING and not entity.planned:
+            if entity.run_state == WAITING and not entity.planned:
                 self._queue.add(entity)
-            elif entity.state == BLOCKED and entity.task is not None:
+            elif entity.run_state == BLOCKED and entity.task is not None:
                 self._wake_at(entity, entity.task.release_ps(0, 0))
         for p in self._pcpus:
             if not p.planned:
                 self._dispatcher.fill(p, 0, "start")
+
+    def _followed(self) -> Plan | None:
+        if not isinstance(self.policy, Script):
+            return None
+        return self._plan or Plan(self.policy, self._dispatcher, self._entities)
 
     def _decide(self, p: Pcpu, at_ps: int) -> None:
         current = p.current
@@ -258,7 +284,7 @@ class Scheduler:
 
     def _wake_up(self) -> None:
         at_ps, _, entity, sleep = heapq.heappop(self._wakes)
-        if entity.state == BLOCKED and entity.sleeps == sleep:
+        if entity.run_state == BLOCKED and entity.sleeps == sleep:
             self._now_ps = max(self._now_ps, at_ps)
             entity.awaited = False
             self._dispatcher.wake(entity, at_ps)
@@ -272,5 +298,7 @@ class Scheduler:
             )
         if weight < 1:
             raise HostError(f"a weight of {weight} cannot be served", remedy="give a positive one")
-        order = len(self.vcpus) + len(self.tasks)
-        return Entity(number, order, task=task, pin=pcpu, weight=weight, blocked=blocked)
+        order = len(self._entities)
+        entity = Entity(number, order, task=task, pin=pcpu, weight=weight, blocked=blocked)
+        self._entities.append(entity)
+        return entity

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from emu import clock
 from emu.faults import HostError
 from emu.host.policy import DEFAULT_QUANTUM_PS, RoundRobin
+from emu.stateful import State
 
 _FORM = "write `pcpu who duration`, such as `0 vcpu0 250us` or `0 vcpu1 1234insns`"
 _INSNS = "insns"
@@ -67,6 +68,12 @@ class Script(RoundRobin):
                 slots.append(Slot(slots[-1].end_ps, self.length_ps, None))
         # Per pCPU: the slot it is at, and when this round of the script began.
         self._at = dict.fromkeys(self._slots, (0, 0))
+
+    def state(self) -> State:
+        return tuple(self._at.values())
+
+    def load(self, state: State) -> None:
+        self._at = dict(zip(self._slots, state, strict=True))
 
     def slot(self, pcpu: int, at_ps: int) -> Slot | None:
         """The slot of a planned pCPU at `at_ps`, in absolute time; None once the script is over.

@@ -95,7 +95,9 @@ class Engine:
         self._tables_anchor = ctypes.c_char.from_buffer(self.nested.memory)
         self.window: nested.Window | None = None  # what the instruction under way does with an open window
         self.nests = False
-        self._map_floating_bus(ram.size, nested.TABLES + nested.TABLES_SIZE)
+        # In two pieces: to unmap a part of a region takes the engine a time that grows with the region.
+        self._map_floating_bus(ram.size, nested.TABLES)
+        self._map_floating_bus(nested.TABLES, nested.TABLES + nested.TABLES_SIZE)
         self._window = host_window.allocate()
         self._window_anchor = ctypes.c_char.from_buffer(self._window)
         uc.mem_map_ptr(WINDOW, WINDOW_SIZE, unicorn_const.UC_PROT_ALL, ctypes.addressof(self._window_anchor))

@@ -14,6 +14,7 @@ from emu.conform.text import parse_sequence
 from emu.conform.verdict import Bench
 from emu.devices.async_pf import AsyncPf
 from emu.devices.kvmclock import SystemTime, WallClock
+from emu.devices.migration_control import MigrationControl
 from emu.devices.poll_control import PollControl
 from emu.devices.pv_eoi import PvEoi
 from emu.devices.steal_time import StealTime, Step
@@ -78,6 +79,28 @@ def wrong_stores(owner: type, change: Callable[[list[Step]], Iterable[Step]]) ->
     return plant
 
 
+def wrong_steal(change: Callable[[list[Step]], Iterable[Step]]) -> Plant:
+    """The steps of an update of steal time are others."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        begin, step = StealTime.begin, StealTime.step
+        planned: list[Step] = []
+
+        def wrong_begin(self: StealTime, *arguments: Any, **named: Any) -> None:
+            begin(self, *arguments, **named)
+            planned.clear()
+
+        def wrong_step(self: StealTime, load: Any) -> Step | None:
+            if self.under_way is not None:
+                planned.extend(change(list(iter(lambda: step(self, load), None))))
+            return planned.pop(0) if planned else None
+
+        patch.setattr(StealTime, "begin", wrong_begin)
+        patch.setattr(StealTime, "step", wrong_step)
+
+    return plant
+
+
 def without(name: str) -> Callable[[list[Step]], Iterable[Step]]:
     return lambda steps: [step for step in steps if step.step != name]
 
@@ -108,6 +131,7 @@ def restores_without_stores(self: Devices, other: Devices) -> None:
     for mine, theirs in zip(self.paravirtual[1:3], other.paravirtual[1:3], strict=True):
         mine.msr_value = theirs.msr_value
     self.async_pf.int_value, self.poll.msr_value = other.async_pf.int_value, other.poll.msr_value
+    self.migration.msr_value = other.migration.msr_value
 
 
 def keeps_what_was_delivered(patch: pytest.MonkeyPatch) -> None:
@@ -212,11 +236,11 @@ BREAKS: dict[str, Plant] = {
     "ST-3": wrong_wrmsr(StealTime, lambda value: value if value >> 12 or not value & 1 else None),
     "ST-4": wrong_wrmsr(StealTime, lambda value: value if value < RAM else None),
     "ST-7": SLIPS["STEAL_TIME does not step over junk"],
-    "ST-8": wrong_stores(StealTime, adds_to_nothing),
+    "ST-8": wrong_steal(adds_to_nothing),
     "ST-9": SLIPS["STEAL_TIME delivers all time again"],
-    "ST-10": wrong_stores(StealTime, more(4, 4)),
+    "ST-10": wrong_steal(more(4, 4)),
     "ST-12": does_not_ask,
-    "ST-17": wrong_stores(StealTime, without("preempted")),
+    "ST-17": wrong_steal(without("preempted")),
     "ST-19": patched(StealTime, "enabled", property(lambda self: self.msr_value != 0)),
     "ST-20": forgets_time_at_wrmsr,
     "ST-21": total_at_new_place,
@@ -247,6 +271,9 @@ BREAKS: dict[str, Plant] = {
     "PC-1": begins_as(PollControl, "msr_value", 0),
     "PC-2": SLIPS["POLL_CONTROL takes any bit"],
     "PC-3": SLIPS["POLL_CONTROL is powered up by INIT"],
+    "MC-1": begins_as(MigrationControl, "msr_value", 0),
+    "MC-2": SLIPS["MIGRATION_CONTROL takes any bit"],
+    "MC-3": SLIPS["MIGRATION_CONTROL is ready again after INIT"],
     "EF-2": patched(PollControl, "features", ()),
     "EF-4": SLIPS["PV_EOI_EN takes any alignment"],
     "RS-1": begins_as(AsyncPf, "int_value", 0x20),

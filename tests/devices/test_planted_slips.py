@@ -10,21 +10,54 @@ from emu.faults import general_protection
 from .steal_time_promises import violations
 
 
-class NoOddPhase(StealTime):
-    def _stores(self, area: int, run_delay: int, load: Load, halves: bool) -> Iterator[Step]:
-        return (step for step in super()._stores(area, run_delay, load, halves) if step.step != "odd")
+class Altered(StealTime):
+    """Hands out what `alter` makes of each store; None leaves the store out."""
+
+    def alter(self, step: Step) -> Step | None:
+        return step
+
+    def step(self, load: Load) -> Step | None:
+        while (step := super().step(load)) is not None:
+            if (altered := self.alter(step)) is not None:
+                return altered
+        return None
 
 
-class VersionPlusOne(StealTime):
-    def _stores(self, area: int, run_delay: int, load: Load, halves: bool) -> Iterator[Step]:
-        for step in super()._stores(area, run_delay, load, halves):
-            yield step._replace(value=step.value - 1) if step.step == "even" else step
+class Prepared(StealTime):
+    """Computes all stores of an update when the first is asked for; `arranged` says in which order they come."""
+
+    left: tuple[Step, ...] = ()
+
+    def arranged(self, steps: list[Step]) -> list[Step]:
+        return steps
+
+    def begin(self, run_delay_ns: int, *, halves: bool = False) -> None:
+        super().begin(run_delay_ns, halves=halves)
+        self.left = ()
+
+    def step(self, load: Load) -> Step | None:
+        if not self.left:
+            self.left = tuple(self.arranged(list(iter(lambda: super(Prepared, self).step(load), None))))
+        if not self.left:
+            return None
+        step, *left = self.left
+        self.left = tuple(left)
+        return step
 
 
-class StealBeforeOdd(StealTime):
-    def _stores(self, area: int, run_delay: int, load: Load, halves: bool) -> Iterator[Step]:
-        steps = list(super()._stores(area, run_delay, load, halves))
-        return iter(sorted(steps, key=lambda step: step.step == "odd" or 2 * (step.step == "even")))
+class NoOddPhase(Altered):
+    def alter(self, step: Step) -> Step | None:
+        return None if step.step == "odd" else step
+
+
+class VersionPlusOne(Altered):
+    def alter(self, step: Step) -> Step | None:
+        return step._replace(value=step.value - 1) if step.step == "even" else step
+
+
+class StealBeforeOdd(Prepared):
+    def arranged(self, steps: list[Step]) -> list[Step]:
+        return sorted(steps, key=lambda step: step.step == "odd" or 2 * (step.step == "even"))
 
 
 class UpdateAfterDisable(StealTime):
@@ -54,14 +87,14 @@ class PageMask(StealTime):
 
 
 class StealOverwritten(StealTime):
-    def _steal(self, gpa: int, run_delay: int, load: Load, halves: bool) -> Iterator[Step]:
-        return super()._steal(gpa, run_delay, lambda gpa, size: 0, halves)
+    def step(self, load: Load) -> Step | None:
+        adds = self.under_way is not None and self.under_way.next.startswith("steal")
+        return super().step((lambda gpa, size: 0) if adds else load)
 
 
-class StealIn32Bits(StealTime):
-    def _steal(self, gpa: int, run_delay: int, load: Load, halves: bool) -> Iterator[Step]:
-        for step in super()._steal(gpa, run_delay, load, halves):
-            yield Step(step.step, step.gpa, 4, step.value % 2**32)
+class StealIn32Bits(Altered):
+    def alter(self, step: Step) -> Step | None:
+        return step._replace(size=4, value=step.value % 2**32) if step.step.startswith("steal") else step
 
 
 class TotalAddedEachTime(StealTime):
@@ -71,34 +104,30 @@ class TotalAddedEachTime(StealTime):
 
 
 class DeliveredWithTheLastStore(StealTime):
-    def _steal(self, gpa: int, run_delay: int, load: Load, halves: bool) -> Iterator[Step]:
-        before = self.last_steal
-        for step in super()._steal(gpa, run_delay, load, halves):
-            self.last_steal = before
-            yield step
-        self.last_steal = run_delay
+    def step(self, load: Load) -> Step | None:
+        update, before = self.under_way, self.last_steal
+        step = super().step(load)
+        self.last_steal = update.run_delay if update is not None and update.next == "even" else before
+        return step
 
 
 class NoCarry(StealTime):
-    def _steal(self, gpa: int, run_delay: int, load: Load, halves: bool) -> Iterator[Step]:
-        delta = self._take_delta(run_delay)
-        if not halves:
-            yield Step("steal", gpa, 8, (load(gpa, 8) + delta) % 2**64)
-            return
-        yield Step("steal-low", gpa, 4, (load(gpa, 4) + delta) % 2**32)
-        yield Step("steal-high", gpa + 4, 4, (load(gpa + 4, 4) + (delta >> 32)) % 2**32)
+    def step(self, load: Load) -> Step | None:
+        update, before = self.under_way, self.last_steal
+        step = super().step(load)
+        if update is not None and update.next == "steal-low" and self.under_way is not None:
+            self.under_way = self.under_way._replace(high=(update.run_delay - before) % 2**64 >> 32)
+        return step
 
 
-class FlagsZeroed(StealTime):
-    def _stores(self, area: int, run_delay: int, load: Load, halves: bool) -> Iterator[Step]:
-        for step in super()._stores(area, run_delay, load, halves):
-            yield step._replace(size=8) if step.step in ("odd", "even") else step
+class FlagsZeroed(Altered):
+    def alter(self, step: Step) -> Step | None:
+        return step._replace(size=8) if step.step in ("odd", "even") else step
 
 
-class PadZeroed(StealTime):
-    def _stores(self, area: int, run_delay: int, load: Load, halves: bool) -> Iterator[Step]:
-        for step in super()._stores(area, run_delay, load, halves):
-            yield step._replace(size=4) if step.step == "preempted" else step
+class PadZeroed(Altered):
+    def alter(self, step: Step) -> Step | None:
+        return step._replace(size=4) if step.step == "preempted" else step
 
 
 class NoJunkFixUp(StealTime):
@@ -143,7 +172,7 @@ class BaselineAtReset(StealTime):
 
 class ResetKeepsTheMsr(StealTime):
     def reset(self) -> None:
-        self._generation += 1
+        self.under_way = None
 
 
 class NoRequestAtRegistration(StealTime):
@@ -165,21 +194,43 @@ class PreemptionShownAgain(StealTime):
         return super().preempt()
 
 
-class PreemptedByteStuck(StealTime):
-    def _stores(self, area: int, run_delay: int, load: Load, halves: bool) -> Iterator[Step]:
-        return (step for step in super()._stores(area, run_delay, load, halves) if step.step != "preempted")
+class PreemptedByteStuck(Altered):
+    def alter(self, step: Step) -> Step | None:
+        return None if step.step == "preempted" else step
 
 
-class StoresPreparedAhead(StealTime):
-    def _stores(self, area: int, run_delay: int, load: Load, halves: bool) -> Iterator[Step]:
-        return iter(list(super()._stores(area, run_delay, load, halves)))
+class StoresPreparedAhead(Prepared):
+    pass
 
 
 class UpdateOutlivesWrmsr(StealTime):
     def wrmsr(self, msr: int, value: int) -> None:
-        generation = self._generation
+        under_way = self.under_way
         super().wrmsr(msr, value)
-        self._generation = generation
+        self.under_way = under_way
+
+
+class UpdateOutlivesTheNextOne(StealTime):
+    """Each iterator goes on with the update that it began."""
+
+    def update(self, run_delay_ns: int, load: Load, *, halves: bool = False) -> Iterator[Step]:
+        self.begin(run_delay_ns, halves=halves)
+        mine = self.under_way
+        while mine is not None:
+            self.under_way = mine
+            step = self.step(load)
+            mine = self.under_way
+            assert step is not None
+            yield step
+
+
+class VersionReadAgain(StealTime):
+    """Forgets what it stored: the version is taken from memory again for the last store."""
+
+    def step(self, load: Load) -> Step | None:
+        if self.under_way is not None and self.under_way.next == "even":
+            self.under_way = self.under_way._replace(version=load(self.under_way.gpa + 8, 4))
+        return super().step(load)
 
 
 SLIPS = {
@@ -212,6 +263,8 @@ SLIPS = {
     PreemptedByteStuck: "preempted_byte_is_cleared_whatever_the_guest_left_there",
     StoresPreparedAhead: "each_store_takes_the_guest_value_of_its_own_moment",
     UpdateOutlivesWrmsr: "wrmsr_or_reset_between_two_stores_ends_the_update",
+    UpdateOutlivesTheNextOne: "update_that_ends_early_neither_loses_time_nor_tells_it_twice",
+    VersionReadAgain: "each_store_takes_the_guest_value_of_its_own_moment",
 }
 
 

@@ -65,7 +65,7 @@ class Driver:
         self.insns = [0] * len(vcpus)
         self.on: list[Entity | None] = [None] * pcpus
         # (when, state) of each entity, oldest first: the books kept independently.
-        self.history = {e.name: [(0, e.state)] for e in self.entities}
+        self.history = {e.name: [(0, e.run_state)] for e in self.entities}
         self.last_switch = [0] * pcpus
         self.end: Alarm | Rest | Run | None = None
 
@@ -108,7 +108,7 @@ class Driver:
         before_ps = 0
         while True:
             # The end is an alarm too, but must not keep a host from resting.
-            rests = not self.alarms and all(v.state == BLOCKED and not v.awaited for v in self.scheduler.vcpus)
+            rests = not self.alarms and all(v.run_state == BLOCKED and not v.awaited for v in self.scheduler.vcpus)
             alarm_ps = None if rests else min([until_ps, *(at_ps for at_ps, _ in self.alarms[:1])])
             turn = self.scheduler.next(alarm_ps)
             self.end = turn
@@ -167,8 +167,8 @@ class Driver:
             at_ps = max(self.scheduler.latest_ps(), entity.since_ps)
             assert sum(entity.books(at_ps)) == clock.ns(at_ps)
             # A vCPU that blocked at this very moment may still be current: what the alarm wakes goes before the switch.
-            assert entity.state in ((RUNNING, BLOCKED) if entity in self.on else (WAITING, BLOCKED))
-            if entity.state == WAITING and not entity.planned:
+            assert entity.run_state in ((RUNNING, BLOCKED) if entity in self.on else (WAITING, BLOCKED))
+            if entity.run_state == WAITING and not entity.planned:
                 for pcpu in self.scheduler._dispatcher.pcpus:
                     usable = entity.pin in (None, pcpu.number) and not pcpu.planned
                     assert not usable or pcpu.current is not None, f"{entity.name} waits beside idle pCPU {pcpu.number}"

@@ -89,7 +89,7 @@ def test_ran_is_the_time_the_driver_reported(workload: Workload) -> None:
             (begin, end) for (begin, state), (end, _) in pairwise(driver.history[entity.name]) if state == "running"
         ]
         reported_ps = insns * driver.ps_per_insn
-        if entity.pcpu is not None and entity.state == "running":
+        if entity.pcpu is not None and entity.run_state == "running":
             spans.append((entity.since_ps, driver.scheduler._dispatcher.pcpus[entity.pcpu].time_ps))
         assert sum(end - begin for begin, end in spans) == reported_ps
 
@@ -114,9 +114,9 @@ def test_the_host_rests_only_when_every_vcpu_is_blocked_for_good(workload: Workl
     driver = workload.drive()
     vcpus = driver.scheduler.vcpus
     if isinstance(driver.end, Rest):
-        assert all(vcpu.state == BLOCKED and vcpu not in driver.on for vcpu in vcpus) and not driver.alarms
+        assert all(vcpu.run_state == BLOCKED and vcpu not in driver.on for vcpu in vcpus) and not driver.alarms
     else:
-        assert driver.alarms or any(vcpu.state != BLOCKED for vcpu in vcpus)
+        assert driver.alarms or any(vcpu.run_state != BLOCKED for vcpu in vcpus)
 
 
 @STEADY

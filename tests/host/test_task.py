@@ -94,5 +94,5 @@ def test_work_is_measured_on_the_pcpu_not_on_the_wall() -> None:
     driver = Driver(RoundRobin(MS), [Vcpu((Phase(10**9),))], [Bursty(3 * MS, 100 * MS)], ps_per_insn=MS // 10)
     driver.run(8 * MS)
     task = driver.scheduler.tasks[0]
-    assert task.state == "blocked" and task.since_ps == 6 * MS
+    assert task.run_state == "blocked" and task.since_ps == 6 * MS
     assert task.books(8 * MS).ran_ns == 3_000_000

@@ -1,6 +1,6 @@
 """Sequences that judge the other registers of the family, what INIT and what migration do to each.
 
-Groups AP, EO, PC, EF and RS of tutorials/paravirtual-family.md.
+Groups AP, EO, PC, MC, EF and RS of tutorials/paravirtual-family.md.
 """
 
 _VALUES = {
@@ -11,11 +11,12 @@ _VALUES = {
     "SYSTEM_TIME": "0x200101",
     "WALL_CLOCK": "0x200400",
     "POLL_CONTROL": "0",
+    "MIGRATION_CONTROL": "0",
 }
 _REFUSED = {"STEAL_TIME": "0x200003", "ASYNC_PF_EN": "0x200859", "ASYNC_PF_INT": "0x140", "PV_EOI_EN": "0x200883"}
 _WRITE_ALL = "".join(f"wrmsr {msr} {value}; " for msr, value in _VALUES.items())
 _READ_ALL = "; ".join(f"rdmsr {msr}" for msr in (*_VALUES, "ASYNC_PF_ACK", "SYSTEM_TIME_NEW", "WALL_CLOCK_NEW"))
-_KEPT_BY_INIT = ("WALL_CLOCK", "POLL_CONTROL")
+_KEPT_BY_INIT = ("WALL_CLOCK", "POLL_CONTROL", "MIGRATION_CONTROL")
 
 
 def _reads_back(msr: str, *values: str) -> tuple[str, ...]:
@@ -24,6 +25,10 @@ def _reads_back(msr: str, *values: str) -> tuple[str, ...]:
 
 def _refuses(msr: str, before: str, *values: str) -> tuple[str, ...]:
     return tuple(f"wrmsr {msr} {before}; wrmsr {msr} {value}; rdmsr {msr}; reenter" for value in values)
+
+
+def _taken_and_given(msr: str) -> str:
+    return f"rdmsr {msr}; wrmsr {msr} 0; rdmsr {msr}; wrmsr {msr} 1; rdmsr {msr}"
 
 
 SEQUENCES: dict[str, tuple[str, ...]] = {
@@ -47,12 +52,19 @@ SEQUENCES: dict[str, tuple[str, ...]] = {
         *_reads_back("PV_EOI_EN", "0x800000", "0xfffffffffffffffc"),
         *_refuses("PV_EOI_EN", "0x200001", "0x800001", "0x10000000001", "0xfffffffffffffffd"),
     ),
-    "PC-1": ("rdmsr POLL_CONTROL; wrmsr POLL_CONTROL 0; rdmsr POLL_CONTROL; wrmsr POLL_CONTROL 1; rdmsr POLL_CONTROL",),
+    "PC-1": (_taken_and_given("POLL_CONTROL"),),
     "PC-2": tuple(
         one
         for before in ("0", "1")
         for one in _refuses("POLL_CONTROL", before, "2", "3", "0x100", "0x100000000", "0x8000000000000001")
     ),
+    "MC-1": (_taken_and_given("MIGRATION_CONTROL"),),
+    "MC-2": tuple(
+        one
+        for before in ("0", "1")
+        for one in _refuses("MIGRATION_CONTROL", before, "2", "3", "0x100000000", "0x8000000000000001")
+    ),
+    "MC-3": ("wrmsr MIGRATION_CONTROL 0; reset; rdmsr MIGRATION_CONTROL", "reset; rdmsr MIGRATION_CONTROL"),
     "PC-3": ("wrmsr POLL_CONTROL 0; reset; rdmsr POLL_CONTROL", "reset; rdmsr POLL_CONTROL"),
     "EF-2": ("cpuid 0x40000001",),
     "EF-4": tuple(f"{_WRITE_ALL}wrmsr {msr} {value}; {_READ_ALL}" for msr, value in _REFUSED.items()),
