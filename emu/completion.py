@@ -190,6 +190,7 @@ class Completion:
             self._model.store_async_pf(package, missing.steps)
             self._inject(package, GuestFault(abi.PF_VECTOR, 0, missing.token))
         elif missing.action == HALT:
+            package.vcpu.charge(1)  # where something is pending already it does not sleep, and comes here again
             package.halting = True
 
     def _registers(self, package: Package, exit_: exits.NestedFault) -> None:

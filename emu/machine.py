@@ -257,7 +257,7 @@ class Machine:
         window = False
         if package.lapic.nmi:
             budget = 1  # in a shadow, as below
-        elif package.lapic.pending() is not None:
+        elif package.lapic.pending() is not None or (package.async_pf is not None and package.async_pf.due):
             if vcpu.interrupts_enabled():
                 budget = 1  # in the shadow of STI or MOV SS: the boundary after the next instruction is the one
             else:
@@ -284,6 +284,8 @@ class Machine:
             return
         if package.kicked and not lapic.startup.waiting:
             package.kicked = False
+            return
+        if package.async_pf is not None and package.async_pf.wakes and not lapic.startup.waiting:
             return
         if not lapic.startup.waiting:
             if not package.vcpu.interrupts_enabled():

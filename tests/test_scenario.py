@@ -64,7 +64,7 @@ def test_good_value_is_read(name):
     assert getattr(from_text({name: [text]}), BY_NAME[name].field) == value
 
 
-@pytest.mark.parametrize("name", [one for one in GOOD if one != "task"])
+@pytest.mark.parametrize("name", [one for one in GOOD if one not in ("task", "swap")])  # their grammar is the host's
 @pytest.mark.parametrize("text", ["", " ", "nonsense", "-1", "½", "\0", "0x10", "1.5", "∞"])
 def test_nonsense_is_refused_by_every_option(name, text):
     refusal(name, text)

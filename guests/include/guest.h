@@ -135,6 +135,15 @@ static inline void put_dec(uint64_t number)
         put_char(digits[--n]);
 }
 
+// A number that may differ from host to host: an amount of time, or what follows from one. Whoever compares two outputs
+// leaves out what stands in these brackets.
+static inline void put_amount(uint64_t number)
+{
+    put_char('<');
+    put_dec(number);
+    put_char('>');
+}
+
 static inline void put_hex(uint64_t number)
 {
     int shift = 60;
