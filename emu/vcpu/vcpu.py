@@ -465,6 +465,7 @@ class Vcpu:
         """
         engine = self._reside()
         engine.close_window()
+        self._nest()  # another vCPU may have been entered since, whose window is elsewhere
         before = self._rip, self.retired, self.used, self._stepped, self._trap_after_step
         debug = list(self.debug)
         engine.remember()

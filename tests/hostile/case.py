@@ -65,7 +65,10 @@ def _config(rng: random.Random, number: int) -> Config:
     script = None
     if policy == "script":
         who = [f"vcpu{n}" for n in range(vcpus)] + [f"task{n}" for n in range(len(tasks))]
-        lines = [f"{n % pcpus} {name} {rng.randrange(1, 400)}insns" for n, name in enumerate(who)]
+        lines = [
+            f"{n % pcpus} {name} {rng.randrange(1, 400)}{'insns' if name.startswith('vcpu') else 'ns'}"
+            for n, name in enumerate(who)
+        ]
         script = "script", "\n".join([*lines, *(["loop"] if rng.random() < 0.7 else [])])
     swap = ()
     if rng.random() < 0.3:

@@ -206,8 +206,8 @@ class Writer:
         """CLTS, LMSW, SMSW, LTR, LLDT, STR, VERR and what reads tables, from registers and from memory."""
         self.move(RDI, self.address())
         self.move(RAX, self.rng.choice((0, 8, 0x10, 0x40, 0x48, self.value())))
-        group, field = self.rng.choice((("00", 0), ("00", 1), ("00", 4), ("01", 0), ("01", 1), ("01", 4), ("06", 0),
-                                        ("01", 6), ("01", 7), *((("00", 2), ("00", 3)) if self.wild else ())))  # fmt: skip
+        fields = (("00", 0), ("00", 1), ("00", 4), ("01", 0), ("01", 1), ("01", 4), ("06", 0), ("01", 6), ("01", 7))
+        group, field = self.rng.choice((*fields, ("00", 2), ("00", 3)) if self.wild else fields)
         if group == "06":
             self.emit("0f06")
         elif self.rng.random() < 0.5 or (group == "01" and field in (0, 1, 7)):
@@ -244,7 +244,9 @@ class Writer:
         self.emit(self.rng.choice(("50", "58", "9c", "9d", "c9", "e8 00000000" if self.bits != 16 else "e8 0000")))
 
     def flags(self) -> None:
-        flags = self.rng.getrandbits(22) if self.rng.random() < 0.5 else self.rng.choice((0x102, 0x202, 2, 0x302, 0x3202))
+        flags = (
+            self.rng.getrandbits(22) if self.rng.random() < 0.5 else self.rng.choice((0x102, 0x202, 2, 0x302, 0x3202))
+        )
         if self.bits == 16:
             self.emit("68", (flags & 0xFFFF).to_bytes(2, "little"), "9d")
         else:
