@@ -10,7 +10,7 @@ In Linux: x86_decode_insn() in arch/x86/kvm/emulate.c.
 from typing import NamedTuple
 
 MAX_LENGTH = 15
-_PREFIXES = frozenset(bytes.fromhex("262e363e64656667f0f2f3"))
+PREFIXES = frozenset(bytes.fromhex("262e363e64656667f0f2f3"))
 _REX = range(0x40, 0x50)
 
 # Opcodes, as the bytes after the prefixes.
@@ -43,14 +43,14 @@ def decode(code: bytes, long: bool) -> Instruction | None:
     """The instruction at the start of `code`; None where the bytes end too early. `long`: in 64-bit code."""
     at = 0
     limit = min(len(code), MAX_LENGTH)
-    while at < limit and code[at] in _PREFIXES:
+    while at < limit and code[at] in PREFIXES:
         at += 1
     prefixes = code[:at]
     rex = 0
     if long and at < limit and code[at] in _REX:
         rex = code[at] & 15
         at += 1
-        while at < limit and (code[at] in _PREFIXES or code[at] in _REX):
+        while at < limit and (code[at] in PREFIXES or code[at] in _REX):
             # A REX before another prefix is void; the last one before the opcode counts.
             rex = code[at] & 15 if code[at] in _REX else 0
             at += 1

@@ -13,7 +13,7 @@ from typing import Any
 
 from emu import abi, exits, state
 from emu.exits import Exit
-from emu.vcpu import decode, port_io, special_moves, system_call, transfer, vmcb
+from emu.vcpu import decode, port_io, special_moves, stack_fault, system_call, transfer, vmcb
 from emu.vcpu.engine import NO_EXIT, SYSCALL, SYSENTER, UNASSIGNED_FETCH, Engine, EngineError
 from emu.vcpu.nested import Window
 from emu.vcpu.paging import Paging, read_linear, translate
@@ -338,6 +338,10 @@ class Vcpu:
             computed = None
         if computed is not None and vector != abi.DB_VECTOR:
             engine.put_flags(computed)
+        if vector == abi.GP_VECTOR and hidden.long and not error and not of_fetch:
+            code = read_linear(self.ram, engine.paging(hidden), self._rip, decode.MAX_LENGTH)
+            if stack_fault.by_stack(code, lambda number: engine.read_register(state.GENERAL[number].upper())):
+                vector = abi.SS_VECTOR
         if vector == abi.UD_VECTOR:
             found = self._instruction()
             if found is not None and found.opcode == decode.VMCALL:
