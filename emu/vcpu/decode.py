@@ -21,6 +21,7 @@ VMCALL, VMMCALL = b"\x0f\x01\xc1", b"\x0f\x01\xd9"
 HLT, PAUSE = b"\xf4", b"\x90"
 INT, INT3, INTO = b"\xcd", b"\xcc", b"\xce"
 MOV_FROM_CR, MOV_FROM_DR, MOV_TO_CR, MOV_TO_DR = b"\x0f\x20", b"\x0f\x21", b"\x0f\x22", b"\x0f\x23"
+VEX = (b"\xc4", b"\xc5")  # in 64-bit code always, elsewhere with a register as the second operand
 CLTS = b"\x0f\x06"
 LMSW = tuple(bytes((0x0F, 0x01, modrm)) for modrm in range(256) if modrm >> 3 & 7 == 6)  # with the ModRM byte
 ADDRESS_SIZE, LOCK, REPNE, REP = 0x67, 0xF0, 0xF2, 0xF3

@@ -260,13 +260,14 @@ class Vcpu:
         if code == SYSCALL:
             return self._syscall()
         if code == SYSENTER:
-            return self._undo_and_fault(2)
+            return self._undo_and_fault()
         found = self._instruction()
         engine.settle_flags()
         self._stepping = registers["RFLAGS"] & abi.RFLAGS_TF != 0
         if code == vmcb.EXIT_TR_WRITE:
             return self._load_task_register()
-        if found is None or (code in _EXPECTED and found.opcode not in _EXPECTED[code]):
+        expected = _EXPECTED.get(code)
+        if found is None or (expected is not None and found.opcode not in expected and found.opcode not in decode.VEX):
             # The engine executed what an old translation led to, which the guest has changed without a flush. A CPU may
             # drop a translation at any time: now, so that both see the same.
             engine.flush_tlb()
@@ -276,7 +277,7 @@ class Vcpu:
             return None
         self._mistaken = None
         opcode, length = found.opcode, found.length
-        if decode.LOCK in found.prefixes:
+        if decode.LOCK in found.prefixes or opcode in decode.VEX:
             return exits.Fault(rip, abi.UD_VECTOR, None, None)  # which the engine would overlook
         if code == vmcb.EXIT_MSR:
             msr = registers["RCX"] & _MASK32
@@ -395,9 +396,9 @@ class Vcpu:
         self._trap_after_step = trapped
         return None
 
-    def _undo_and_fault(self, length: int) -> Exit:
+    def _undo_and_fault(self) -> Exit:
         """An instruction the engine let pass, but this CPU does not have: take its step back."""
-        self._rip = self._rip - length & vmcb.MASK64
+        self._rip = self.engine.started
         self.used -= 1
         self.retired -= 1
         return exits.Fault(self._rip, abi.UD_VECTOR, None, None)
@@ -406,7 +407,7 @@ class Vcpu:
         """SYSCALL: the engine only steps over it; the change of privilege is made here."""
         engine = self.engine
         if not engine.msr(abi.MSR_EFER) & abi.EFER_SCE:
-            return self._undo_and_fault(2)
+            return self._undo_and_fault()
         engine.close_window()
         self._trap_after_step = system_call.enter_kernel(engine, self._rip, self.msrs)
         self._rip = engine.read_rip()
