@@ -11,7 +11,7 @@ GUEST_SOURCES := $(wildcard guests/*.S guests/*.c guests/*.ld guests/include/*.h
 GUEST_BUILDER := emu/toolchain.py emu/compiler.py emu/data.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench prove-determinism prove-slicing prove-conform guests lint reference wheel clean
+.PHONY: help run test bench prove-determinism prove-slicing prove-conform prove-hostile guests lint reference wheel clean
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -38,6 +38,9 @@ guests: $(VENV)/.compiler guests/include/abi.h ## build the guest programs
 
 prove-slicing: $(VENV)/.dev ## 1,000 random programs, sliced at random: every state must agree
 	@$(BIN)/python -m tests.vcpu.slicing
+
+prove-hostile: $(VENV)/.dev ## 1,000,000 operations of hostile guests: the host never raises, hangs or is written to
+	@$(BIN)/python -m tests.hostile
 
 lint: $(VENV)/.dev ## check style and types
 	@$(BIN)/python -m ruff check .

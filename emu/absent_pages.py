@@ -74,6 +74,10 @@ class AbsentPages:
         """When the next page is taken away."""
         return min((due for due in self._next if due is not None), default=None)
 
+    def away(self, gpa: int) -> bool:
+        """Whether the page of `gpa` is away now."""
+        return gpa & -abi.PAGE_SIZE in self._back_ps
+
     def fire(self, now_ps: int) -> int:
         """Take away and bring back what is due by `now_ps`; how much that was."""
         done = 0

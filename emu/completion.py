@@ -185,6 +185,8 @@ class Completion:
         if exit_.gpa & -abi.PAGE_SIZE == package.lapic.window_gpa:
             self._registers(package, exit_)
             return
+        if not self._absent.away(exit_.gpa):
+            return  # it came back while this exit waited for its turn
         missing = self._absent.touched(package, exit_)
         if missing.action == INJECT:
             self._model.store_async_pf(package, missing.steps)

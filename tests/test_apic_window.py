@@ -231,3 +231,23 @@ def test_cutting_a_run_anywhere_changes_nothing() -> None:
     kept = [[(e.gpa, e.size, e.value, e.write) for e in one.of(trace.Mmio)] for one in runs]
     assert kept[0] and kept[0] == kept[1] == kept[2]
     assert len({one.result.instructions for one in runs}) == 1
+
+
+def test_window_of_one_vcpu_is_there_while_the_other_has_none() -> None:
+    source = f"""
+    test edi, edi
+    jz 2f
+    mov ecx, MSR_IA32_APICBASE
+    rdmsr
+    or eax, APICBASE_X2APIC
+    wrmsr
+    9: jmp 9b
+    2: mov ecx, 200
+    1: mov dword ptr [ebx + {TPR}], 0x40
+    mov esi, [ebx + {TPR}]
+    dec ecx
+    jnz 1b
+    """
+    recorded = windowed(source, vcpus=2, pcpus=2, interleave_ps=10**5)
+    assert (recorded.result.reason, registers(recorded, "rsi", "rcx")) == ("exit", [0x40, 0])
+    assert len(recorded.of(trace.Mmio)) == 400

@@ -4,6 +4,7 @@ import pytest
 
 from emu import abi, trace
 from emu.clock import UNITS
+from emu.exits import NestedFault
 from emu.faults import HostError
 from emu.machine import Machine
 from emu.scenario import Config
@@ -54,6 +55,21 @@ def test_vcpu_that_is_not_told_sleeps_until_the_page_is_back_and_that_is_idle() 
     assert recorded.result.reason == "exit" and recorded.machine.packages[0].vcpu.general("r8") == 7
     assert waited(recorded) == ["wait"]
     assert (books.idle_ns, books.stolen_ns) == (100_000, 0)
+
+
+def test_page_that_is_back_before_the_exit_is_completed_is_not_waited_for() -> None:
+    early = []
+
+    def bring_back(machine: Machine) -> None:
+        exit_ = machine.packages[0].exit
+        if isinstance(exit_, NestedFault) and machine._absent.any:
+            early.append(exit_.gpa)
+            machine._absent.host_needs(exit_.gpa, 1)
+
+    # On two pCPUs an exit is completed when nobody is behind, which is another turn.
+    recorded = run(SPIN + TOUCH + DONE + DATA, each=bring_back, swap=(SWAP,), pcpus=2)
+    assert len(early) == 1 and recorded.result.reason == "exit"
+    assert waited(recorded) == [] and recorded.result.vcpus[0].idle_ns == 0
 
 
 def test_wait_after_the_page_is_back_is_steal() -> None:

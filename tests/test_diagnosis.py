@@ -1,6 +1,7 @@
 """Triple faults told so that a student finds the mistake: each kind of crash names its own cause."""
 
 import io
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -10,9 +11,10 @@ from rich.console import Console
 from emu import abi
 from emu.boot.image import flat_image
 from emu.diagnosis import diagnose
+from emu.diagnosis import words as words_
 from emu.diagnosis.colour import render_rich
 from emu.diagnosis.words import history, told
-from emu.exits import Cpuid, PortOut, Rdmsr, Shutdown, SoftwareInterrupt, Wrmsr
+from emu.exits import Cpuid, Exit, NestedFault, PortOut, Rdmsr, Shutdown, SoftwareInterrupt, Wrmsr
 from emu.guest import load_guest
 from emu.machine import Machine
 from emu.result import TripleFault
@@ -260,10 +262,15 @@ def test_own_page_tables_are_not_judged_by_the_map_they_replaced():
         (Wrmsr(0, 2, 0x999, 7), "WRMSR of 0x7 to MSR 0x999"),
         (PortOut(0, abi.PORT_EXIT, 1, 3), "OUT of 0x3 to port 0xf4 (exit)"),
         (SoftwareInterrupt(0, 2, 0x80), "INT 0x80"),
+        (NestedFault(0, 0xFEE00080, "write"), "a store to guest-physical 0xfee00080, where the host looks on"),
     ],
 )
 def test_exits_are_told_in_words(exit_, words):
     assert told(exit_) == words
+
+
+def test_there_are_words_for_every_exit():
+    assert set(words_._TOLD) == set(get_args(Exit))
 
 
 def test_printed_bytes_are_one_line_and_cannot_give_orders():

@@ -64,6 +64,7 @@ def _port(number: int) -> str:
     return f"port {number:#x}{f' ({_PORTS[number]})' if number in _PORTS else ''}"
 
 
+_ACCESSES = {"read": "a load from", "write": "a store to", "fetch": "a fetch from"}
 _TOLD: dict[type, Callable[[Any], str]] = {
     exits.BudgetSpent: lambda _: "its turn was over",
     exits.Cpuid: lambda one: f"CPUID, leaf {one.leaf:#x}, subleaf {one.subleaf:#x}",
@@ -79,6 +80,7 @@ _TOLD: dict[type, Callable[[Any], str]] = {
     exits.TprWrite: lambda one: f"MOV of {one.value:#x} to CR8",
     exits.SoftwareInterrupt: lambda one: f"INT {one.vector:#x}",
     exits.Fault: _fault,
+    exits.NestedFault: lambda one: f"{_ACCESSES[one.access]} guest-physical {one.gpa:#x}, where the host looks on",
     exits.InterruptWindow: lambda _: "interrupts could be delivered",
     exits.Shutdown: _fault,
 }

@@ -10,7 +10,7 @@ In Linux: x86_decode_insn() in arch/x86/kvm/emulate.c.
 from typing import NamedTuple
 
 MAX_LENGTH = 15
-_PREFIXES = frozenset(bytes.fromhex("262e363e64656667f0f2f3"))
+PREFIXES = frozenset(bytes.fromhex("262e363e64656667f0f2f3"))
 _REX = range(0x40, 0x50)
 
 # Opcodes, as the bytes after the prefixes.
@@ -21,6 +21,7 @@ VMCALL, VMMCALL = b"\x0f\x01\xc1", b"\x0f\x01\xd9"
 HLT, PAUSE = b"\xf4", b"\x90"
 INT, INT3, INTO = b"\xcd", b"\xcc", b"\xce"
 MOV_FROM_CR, MOV_FROM_DR, MOV_TO_CR, MOV_TO_DR = b"\x0f\x20", b"\x0f\x21", b"\x0f\x22", b"\x0f\x23"
+VEX = (b"\xc4", b"\xc5")  # in 64-bit code always, elsewhere with a register as the second operand
 CLTS = b"\x0f\x06"
 LMSW = tuple(bytes((0x0F, 0x01, modrm)) for modrm in range(256) if modrm >> 3 & 7 == 6)  # with the ModRM byte
 ADDRESS_SIZE, LOCK, REPNE, REP = 0x67, 0xF0, 0xF2, 0xF3
@@ -43,14 +44,14 @@ def decode(code: bytes, long: bool) -> Instruction | None:
     """The instruction at the start of `code`; None where the bytes end too early. `long`: in 64-bit code."""
     at = 0
     limit = min(len(code), MAX_LENGTH)
-    while at < limit and code[at] in _PREFIXES:
+    while at < limit and code[at] in PREFIXES:
         at += 1
     prefixes = code[:at]
     rex = 0
     if long and at < limit and code[at] in _REX:
         rex = code[at] & 15
         at += 1
-        while at < limit and (code[at] in _PREFIXES or code[at] in _REX):
+        while at < limit and (code[at] in PREFIXES or code[at] in _REX):
             # A REX before another prefix is void; the last one before the opcode counts.
             rex = code[at] & 15 if code[at] in _REX else 0
             at += 1

@@ -129,6 +129,7 @@ class Engine:
         self._add_hooks()
         self.exit_code = NO_EXIT
         self.counter = 0
+        self.started = 0  # RIP of the SYSCALL or SYSENTER that the last run was stopped by
         self._short_block: int | None = None
         self._watching = False
         self.port: port_io.PortRequest | None = None
@@ -261,11 +262,13 @@ class Engine:
     def _on_syscall(self, _uc: int, _data: int) -> None:
         self.exit_code = SYSCALL
         self.counter = self._counter.value
+        self.started = self.read_rip()
         self._stop(self.handle)
 
     def _on_sysenter(self, _uc: int, _data: int) -> None:
         self.exit_code = SYSENTER
         self.counter = self._counter.value
+        self.started = self.read_rip()
         self._stop(self.handle)
 
     def _on_invalid(self, _uc: int, _data: int) -> bool:

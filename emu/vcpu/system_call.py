@@ -31,6 +31,6 @@ def enter_kernel(engine: Engine, return_rip: int, msrs: dict[int, int]) -> bool:
     general["RIP"] = target
     selector = star >> 32 & _SELECTOR_MASK
     block.set_segment("cs", state.flat_segment(selector, code))
-    block.set_segment("ss", state.flat_segment(selector + 8, state.DATA32))
+    block.set_segment("ss", state.flat_segment(selector + 8 & 0xFFFF, state.DATA32))
     engine.vmrun(0)
     return bool(flags & abi.RFLAGS_TF)

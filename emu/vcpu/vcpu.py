@@ -13,7 +13,7 @@ from typing import Any
 
 from emu import abi, exits, state
 from emu.exits import Exit
-from emu.vcpu import decode, port_io, special_moves, system_call, transfer, vmcb
+from emu.vcpu import decode, port_io, special_moves, stack_fault, system_call, transfer, vmcb
 from emu.vcpu.engine import NO_EXIT, SYSCALL, SYSENTER, UNASSIGNED_FETCH, Engine, EngineError
 from emu.vcpu.nested import Window
 from emu.vcpu.paging import Paging, read_linear, translate
@@ -260,13 +260,14 @@ class Vcpu:
         if code == SYSCALL:
             return self._syscall()
         if code == SYSENTER:
-            return self._undo_and_fault(2)
+            return self._undo_and_fault()
         found = self._instruction()
         engine.settle_flags()
         self._stepping = registers["RFLAGS"] & abi.RFLAGS_TF != 0
         if code == vmcb.EXIT_TR_WRITE:
             return self._load_task_register()
-        if found is None or (code in _EXPECTED and found.opcode not in _EXPECTED[code]):
+        expected = _EXPECTED.get(code)
+        if found is None or (expected is not None and found.opcode not in expected and found.opcode not in decode.VEX):
             # The engine executed what an old translation led to, which the guest has changed without a flush. A CPU may
             # drop a translation at any time: now, so that both see the same.
             engine.flush_tlb()
@@ -276,7 +277,7 @@ class Vcpu:
             return None
         self._mistaken = None
         opcode, length = found.opcode, found.length
-        if decode.LOCK in found.prefixes:
+        if decode.LOCK in found.prefixes or opcode in decode.VEX:
             return exits.Fault(rip, abi.UD_VECTOR, None, None)  # which the engine would overlook
         if code == vmcb.EXIT_MSR:
             msr = registers["RCX"] & _MASK32
@@ -338,6 +339,10 @@ class Vcpu:
             computed = None
         if computed is not None and vector != abi.DB_VECTOR:
             engine.put_flags(computed)
+        if vector == abi.GP_VECTOR and hidden.long and not error and not of_fetch:
+            code = read_linear(self.ram, engine.paging(hidden), self._rip, decode.MAX_LENGTH)
+            if stack_fault.by_stack(code, lambda number: engine.read_register(state.GENERAL[number].upper())):
+                vector = abi.SS_VECTOR
         if vector == abi.UD_VECTOR:
             found = self._instruction()
             if found is not None and found.opcode == decode.VMCALL:
@@ -391,9 +396,9 @@ class Vcpu:
         self._trap_after_step = trapped
         return None
 
-    def _undo_and_fault(self, length: int) -> Exit:
+    def _undo_and_fault(self) -> Exit:
         """An instruction the engine let pass, but this CPU does not have: take its step back."""
-        self._rip = self._rip - length & vmcb.MASK64
+        self._rip = self.engine.started
         self.used -= 1
         self.retired -= 1
         return exits.Fault(self._rip, abi.UD_VECTOR, None, None)
@@ -402,7 +407,7 @@ class Vcpu:
         """SYSCALL: the engine only steps over it; the change of privilege is made here."""
         engine = self.engine
         if not engine.msr(abi.MSR_EFER) & abi.EFER_SCE:
-            return self._undo_and_fault(2)
+            return self._undo_and_fault()
         engine.close_window()
         self._trap_after_step = system_call.enter_kernel(engine, self._rip, self.msrs)
         self._rip = engine.read_rip()
@@ -465,6 +470,7 @@ class Vcpu:
         """
         engine = self._reside()
         engine.close_window()
+        self._nest()  # another vCPU may have been entered since, whose window is elsewhere
         before = self._rip, self.retired, self.used, self._stepped, self._trap_after_step
         debug = list(self.debug)
         engine.remember()

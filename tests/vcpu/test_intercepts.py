@@ -331,3 +331,20 @@ def test_the_unknown_msr_number_is_what_the_exit_names(engine: Engine) -> None:
     board = Board(engine, LONG0, assemble(f"mov ecx, {STRANGE_MSR}\nmov eax, 5\nmov edx, 6\nwrmsr"))
     exit_ = board.vcpu.enter(10)
     assert (exit_.msr, exit_.value) == (STRANGE_MSR, 6 << 32 | 5)
+
+
+@pytest.mark.parametrize("flavour", [LONG0, PM32], ids=lambda f: f.name)
+@pytest.mark.parametrize("opcode", ["06", "22c0", "22c8", "23c0", "30", "31", "32", "33", "a2", "34", "01d9", "01d8"])
+def test_vex_coded_form_of_what_exits_is_undefined(engine: Engine, flavour: Flavour, opcode: str) -> None:
+    for prefix in ("c5f8", "c4e178"):
+        board = place(engine, flavour, b"\x90" + bytes.fromhex(prefix + opcode))
+        assert board.vcpu.enter(5) == exits.Fault(flavour.code + 1, abi.UD_VECTOR, None, None)
+        assert board.vcpu.retired == 1
+
+
+@pytest.mark.parametrize("code", ["0f05", "480f05", "66480f05", "2e0f05", "0f34", "660f34", "2e660f34"])
+def test_undefined_syscall_and_sysenter_are_told_with_their_own_rip(engine: Engine, code: str) -> None:
+    board = place(engine, LONG0, b"\x90" + bytes.fromhex(code))
+    board.msrs.wrmsr(abi.MSR_EFER, board.msrs.rdmsr(abi.MSR_EFER) & ~abi.EFER_SCE)
+    assert board.vcpu.enter(5) == exits.Fault(CODE + 1, abi.UD_VECTOR, None, None)
+    assert board.vcpu.retired == 1

@@ -10,7 +10,7 @@ from emu.ram import Ram
 from emu.state import SEGMENTS
 from emu.vcpu.engine import Engine
 from tests.assemble import assemble
-from tests.vcpu.board import CODE, DATA, LONG0, LONG3, PM32, REAL16, SPAN, Board
+from tests.vcpu.board import CODE, DATA, IDT, LONG0, LONG3, PM32, REAL16, SPAN, Board, gate64
 
 DENIED = 0x70  # a port that the board's I/O bitmap forbids
 NOT_CANONICAL = 1 << 63
@@ -64,9 +64,12 @@ def test_alignment_is_not_checked(engine):
     assert type(one.vcpu.enter(10)) is exits.SoftwareInterrupt
 
 
-def test_a_stack_address_that_is_not_canonical_raises_gp_and_not_ss(engine):
-    exit_ = Board(engine, LONG0, assemble(f"mov rsp, {NOT_CANONICAL}\npush rbx\nhlt")).vcpu.enter(10)
-    assert isinstance(exit_, exits.Fault) and exit_.vector == abi.GP_VECTOR
+def test_an_interrupts_frame_at_an_address_that_is_not_canonical_raises_gp_and_not_ss(engine):
+    one = Board(engine, LONG0, assemble(f"mov rsp, {NOT_CANONICAL}\nint3"))
+    one.ram.write(IDT + 16 * abi.GP_VECTOR, gate64(0x130000, ist=1))
+    one.ram.write(IDT + 16 * abi.SS_VECTOR, gate64(0x140000, ist=1))
+    one.answer(one.until_exit(exits.SoftwareInterrupt))
+    assert one.vcpu.rip == 0x130000
 
 
 @pytest.mark.parametrize("source", ["jmp rax", "call rax", "push rax\nret"])

@@ -102,6 +102,13 @@ def test_syscall_and_sysret_go_to_the_kernel_and_back(engine: Engine) -> None:
     assert one.vcpu.retired == 7 and one.vcpu.rip == CODE + 5
 
 
+def test_selector_of_the_kernel_stack_wraps_as_a_selector_does(engine: Engine) -> None:
+    one = with_system_calls(engine, "syscall")
+    one.msrs.wrmsr(abi.MSR_STAR, 2**64 - 1)
+    one.vcpu.enter(1)
+    assert [segment.selector for segment in one.vcpu.state().segments[1:3]] == [0xFFFC, 4]
+
+
 def test_syscall_without_sce_is_undefined(engine: Engine) -> None:
     one = with_system_calls(engine, "nop\nsyscall")
     one.msrs.wrmsr(abi.MSR_EFER, one.msrs.rdmsr(abi.MSR_EFER) & ~abi.EFER_SCE)
