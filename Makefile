@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 EMU    := $(BIN)/emu
 PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 
-GUEST_SOURCES := $(wildcard guests/*.S guests/*.c guests/*.ld guests/include/*.h)
+GUEST_SOURCES := $(wildcard guests/*.S guests/*.c guests/*.ld guests/include/*.h guests/conformance/*)
 GUEST_BUILDER := emu/toolchain.py emu/compiler.py emu/data.py
 
 .DEFAULT_GOAL := help

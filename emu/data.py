@@ -10,6 +10,7 @@ from emu.faults import HostError
 
 SOURCE_SUFFIXES = (".S", ".c")
 SHARED_SOURCES = ("start", "start32", "trap", "runtime")  # linked into the programs, no programs themselves
+CONFORMANCE = "conformance"  # the folder of guests that judge from inside
 BUILD = "build"
 REFERENCE = "reference"
 REFERENCE_HASHES = "reference.sha256"
@@ -44,7 +45,11 @@ def guest_sources() -> dict[str, Path]:
     folder = guests_dir()
     places = (("", folder), (f"{CONFORMANCE}/", folder / CONFORMANCE))
     sources = {
-        prefix + path.stem: path for prefix, place in places for path in place.iterdir() if path.suffix in SOURCE_SUFFIXES
+        prefix + path.stem: path
+        for prefix, place in places
+        if place.is_dir()
+        for path in place.iterdir()
+        if path.suffix in SOURCE_SUFFIXES
     }
     return {name: sources[name] for name in sorted(sources) if name not in SHARED_SOURCES}
 

@@ -46,8 +46,11 @@ def find_guest(guest: str | Path) -> Path:
 
     Raises HostError where it names neither, or something that is not a file.
     """
+    from emu import data
+
     path, where = Path(guest), str(guest)
     bare = path.name == where and not path.suffix
+    shipped = where in data.guest_names()
     try:
         # Opening a pipe or a device could wait for ever, so only files are opened.
         if path.is_file():
@@ -55,9 +58,7 @@ def find_guest(guest: str | Path) -> Path:
         folder, other = path.is_dir(), path.exists()
     except (OSError, ValueError) as error:  # a name that is too long, or that holds a NUL
         raise HostError(f"there can be no such file ({_reason(error)})", where) from None
-    from emu import data
-
-    if bare and where in data.guest_names():
+    if shipped:
         return data.guest_path(where)
     if bare and not other:
         raise HostError(f"there is no guest called {where!r}", remedy=_remedy(path))

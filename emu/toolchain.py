@@ -75,8 +75,8 @@ def bits_of(source: Path) -> int:
 
 def build_guests(
     progress: Callable[[str], None] = lambda line: None, *, reference: bool = False, compiler: Compiler | None = None
-) -> list[Path]:
-    """Builds every shipped guest into guests/build/ and returns the ELFs' paths, sorted by name.
+) -> dict[str, Path]:
+    """Builds every shipped guest into guests/build/ and returns the ELFs' paths by name, sorted.
 
     What is up to date stays, as in `build`. `reference` builds into guests/build/reference/ with the pinned zig.
     `progress` is called with one line per guest that is built, and one for the compiler.
@@ -85,19 +85,19 @@ def build_guests(
     compiler = reference_compiler() if reference else compiler or find_compiler()
     folder = data.build_dir(reference=reference)
     progress(f"compiler: {compiler}")
-    built = []
+    built = {}
     for name, source in data.guest_sources().items():
         elf = folder / f"{name}.elf"
         if not _is_fresh(source, elf, bits_of(source), compiler):
             progress(f"building {name}")
             build(source, elf, bits=bits_of(source), compiler=compiler)
-        built.append(elf)
+        built[name] = elf
     return built
 
 
-def reference_hashes(paths: list[Path]) -> str:
-    """The text of guests/reference.sha256 for these ELFs: one line `<sha256>  <file name>` each."""
-    return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in paths)
+def reference_hashes(elfs: dict[str, Path]) -> str:
+    """The text of guests/reference.sha256 for these ELFs by the guest's name: one line `<sha256>  <name>.elf` each."""
+    return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}.elf\n" for name, path in elfs.items())
 
 
 def _stamp_path(output: Path) -> Path:

@@ -1,5 +1,5 @@
 // emu run async_pf --swap page:at=50us,in=200us,every=1ms
-// The host has taken a page away. Instead of sleeping until it is back, the vCPU is told, and does something else.
+// A page that the host has taken away: the vCPU is told, and does something else until it is back.
 //
 // A guest that registers for asynchronous page faults gets a #PF that is none: no translation is missing, the host just
 // cannot serve the page yet. CR2 holds a token, not an address. Some time later an interrupt brings the same token: the
@@ -8,11 +8,11 @@
 //
 // In Linux: arch/x86/kernel/kvm.c, kvm_async_pf_task_wait_schedule() and sysvec_kvm_asyncpf_interrupt().
 
+#include "apic.h"
 #include "steal.h"
 #include "trap.h"
 
 #define READY_VECTOR 0x41
-#define SPURIOUS_VECTOR 0xFF
 #define TOUCHES 3000
 #define PAUSE_BETWEEN 200
 
@@ -42,11 +42,6 @@ static inline uint64_t read_cr2(void)
     uint64_t value;
     __asm__ volatile("mov %0, cr2" : "=r"(value));
     return value;
-}
-
-static inline void sti(void)
-{
-    __asm__ volatile("sti" : : : "memory");
 }
 
 static void put_ready(uint32_t token)
@@ -113,16 +108,8 @@ __attribute__((interrupt)) static void page_ready(struct interrupt_frame *frame)
     volatile struct kvm_async_pf *shared = area();
     put_ready(shared->token);
     shared->token = 0; // the slot is free, and the host may know it
-    wrmsr(APIC_EOI, 0);
+    apic_eoi();
     wrmsr(MSR_KVM_ASYNC_PF_ACK, KVM_ASYNC_PF_ACK_BIT);
-}
-
-static void apic_init(void)
-{
-    const uint64_t base = rdmsr(MSR_IA32_APICBASE) | APICBASE_ENABLE;
-    wrmsr(MSR_IA32_APICBASE, base);
-    wrmsr(MSR_IA32_APICBASE, base | APICBASE_X2APIC);
-    wrmsr(APIC_SPIV, APIC_SPIV_ENABLED | SPURIOUS_VECTOR);
 }
 
 // At CPL 0 the guest is told only if it says that it can bear that anywhere.
@@ -145,7 +132,7 @@ int main(uint32_t cpu, uint32_t ncpus)
     trap_set(PF_VECTOR, (void (*)(void))page_fault);
     trap_set(READY_VECTOR, (void (*)(void))page_ready);
     trap_init();
-    apic_init();
+    x2apic_on();
     if (kvm_has(KVM_FEATURE_ASYNC_PF))
         async_pf_register(cpu);
     else

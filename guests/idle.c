@@ -4,11 +4,11 @@
 // The vCPU sleeps with HLT until the timer wakes it, again and again. While it sleeps it wants no CPU, and the host
 // counts that as idle. From the wake-up to its next turn it wants one, and that is steal.
 
+#include "apic.h"
 #include "steal.h"
 #include "trap.h"
 
 #define TIMER_VECTOR 0x40
-#define SPURIOUS_VECTOR 0xFF
 #define WAKEUPS 5
 
 // Of the time-stamp counter: 1.93 ms at 1 GHz. No multiple of the host's usual quantum: the vCPU wakes up in the middle
@@ -23,7 +23,7 @@ __attribute__((interrupt)) static void timer(struct interrupt_frame *frame)
 {
     (void)frame;
     woken[rdmsr(APIC_ID)]++;
-    wrmsr(APIC_EOI, 0);
+    apic_eoi();
 }
 
 static bool timer_offered(uint32_t cpu)
@@ -36,15 +36,11 @@ static bool timer_offered(uint32_t cpu)
     return false;
 }
 
-// The local APIC wakes in two steps, as the architecture demands: on first, then into x2APIC mode.
 static void timer_init(void)
 {
     trap_set(TIMER_VECTOR, (void (*)(void))timer);
     trap_init();
-    const uint64_t base = rdmsr(MSR_IA32_APICBASE) | APICBASE_ENABLE;
-    wrmsr(MSR_IA32_APICBASE, base);
-    wrmsr(MSR_IA32_APICBASE, base | APICBASE_X2APIC);
-    wrmsr(APIC_SPIV, APIC_SPIV_ENABLED | SPURIOUS_VECTOR);
+    x2apic_on();
     wrmsr(APIC_LVTT, APIC_LVT_TIMER_TSCDEADLINE | TIMER_VECTOR);
 }
 

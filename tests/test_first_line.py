@@ -13,7 +13,7 @@ READERS = {f"--{option.name}": option.read for option in OPTIONS}
 @pytest.mark.parametrize("name", data.guest_names())
 def test_first_line_runs_this_guest(name: str) -> None:
     first = data.guest_sources()[name].read_text(encoding="utf-8").partition("\n")[0]
-    words = re.fullmatch(r"// emu run (\w+)((?: --[a-z-]+ \S+)*)", first)
+    words = re.fullmatch(r"// emu run ([\w/]+)((?: --[a-z-]+ \S+)*)", first)
     assert words, first
     assert words[1] == name
     for option, value in re.findall(r"(--[a-z-]+) (\S+)", words[2]):

@@ -53,6 +53,7 @@ def elfs(compiler: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Elfs:
     built = {}
     for name, source in data.guest_sources().items():
         built[name] = folder / f"{name}.elf"
+        built[name].parent.mkdir(exist_ok=True)
         toolchain.build(source, built[name], bits=toolchain.bits_of(source), compiler=compiler)
     return built
 
@@ -389,7 +390,7 @@ def test_reference_builds_have_the_committed_hashes() -> None:
 def test_hash_lines_are_those_of_sha256sum(tmp_path: Path) -> None:
     elf = tmp_path / "some.elf"
     elf.write_bytes(b"bytes")
-    assert toolchain.reference_hashes([elf]) == f"{hashlib.sha256(b'bytes').hexdigest()}  some.elf\n"
+    assert toolchain.reference_hashes({"some": elf}) == f"{hashlib.sha256(b'bytes').hexdigest()}  some.elf\n"
 
 
 def test_linker_script_and_abi_agree_on_the_base() -> None:

@@ -33,6 +33,8 @@ def entry(name: str, source: str) -> list[str]:
     # Options stay with their values where the line has to be broken; a backslash lets a shell take it as one line.
     words = how.replace(" --", "\0--").replace(" ", "\1").replace("\0", " ")
     ways = [way.replace("\1", " ") for way in textwrap.wrap(words, _WIDTH - 15, break_on_hyphens=False)]
+    if len(first) > len(_INDENT):
+        told = [name, *textwrap.wrap(sentence, _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)]
     return (told or [first.rstrip()]) + [_INDENT + line for line in " \\\n  ".join(ways).splitlines()]
 
 

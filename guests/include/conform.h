@@ -7,6 +7,7 @@
 #ifndef CONFORM_H
 #define CONFORM_H
 
+#include "apic.h"
 #include "steal.h"
 #include "trap.h"
 
@@ -42,23 +43,6 @@ static int verdict(const char *guest)
     put_dec(cases);
     put_char('\n');
     return cases && passed == cases ? EXIT_PASS : EXIT_FAIL;
-}
-
-// --- Into x2APIC mode, in the two steps that the architecture wants, and on ---
-
-#define SPURIOUS_VECTOR 0xFF
-
-static inline void x2apic_on(void)
-{
-    const uint64_t base = rdmsr(MSR_IA32_APICBASE) | APICBASE_ENABLE;
-    wrmsr(MSR_IA32_APICBASE, base);
-    wrmsr(MSR_IA32_APICBASE, base | APICBASE_X2APIC);
-    wrmsr(APIC_SPIV, APIC_SPIV_ENABLED | SPURIOUS_VECTOR);
-}
-
-static inline void sti(void)
-{
-    __asm__ volatile("sti" : : : "memory");
 }
 
 #endif

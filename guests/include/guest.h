@@ -67,6 +67,11 @@ static inline void cli(void)
     __asm__ volatile("cli" : : : "memory");
 }
 
+static inline void sti(void)
+{
+    __asm__ volatile("sti" : : : "memory");
+}
+
 // STI opens the door for interrupts one instruction late: none can slip in between it and the HLT, and be slept through.
 static inline void sti_hlt(void)
 {
