@@ -6,7 +6,6 @@ tests/kvm/test_runner.py runs the same guests on real KVM.
 import pytest
 
 from emu import data
-from emu.devices.msr_bus import MsrBus
 from emu.guest import load_guest
 from emu.machine import Machine
 from emu.scenario import Config
