@@ -1,4 +1,4 @@
-"""The local APIC's registers in memory: each access exits, is answered by the registers, and the instruction is done."""
+"""The local APIC's registers in memory: each access exits, the registers answer, and the instruction is done."""
 
 import pytest
 

@@ -108,7 +108,8 @@ def test_page_of_code_or_stack_may_be_away(what: str, source: str) -> None:
 
 
 def test_page_tables_may_be_away() -> None:
-    recorded = run(SPIN + "mov rax, cr3\n mov cr3, rax\n" + TOUCH + DONE + DATA, swap=(f"{_pml4():#x}:at=20us,in=50us",))
+    tables_away = f"{_pml4():#x}:at=20us,in=50us"
+    recorded = run(SPIN + "mov rax, cr3\n mov cr3, rax\n" + TOUCH + DONE + DATA, swap=(tables_away,))
     assert recorded.result.reason == "exit"
     assert [event.access for event in recorded.of(trace.PageMissing)] == ["write"]
     assert recorded.result.vcpus[0].idle_ns == 50_000
@@ -241,7 +242,11 @@ def test_ready_tokens_are_those_that_were_told_one_at_a_time() -> None:
 @pytest.mark.parametrize("pcpus", [1, 2])
 def test_same_run_gives_the_same_trace(pcpus: int) -> None:
     options = {
-        "swap": ("page:at=50us,in=70us,every=100us", "main:at=31us,in=3us,every=770us", "areas:at=40us,in=9us,every=510us"),
+        "swap": (
+            "page:at=50us,in=70us,every=100us",
+            "main:at=31us,in=3us,every=770us",
+            "areas:at=40us,in=9us,every=510us",
+        ),
         "tasks": ("busy",),
         "vcpus": 2,
         "pcpus": pcpus,
