@@ -155,7 +155,7 @@ def test_guests_lists_every_guest_and_scenario(capsys):
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines()[:-1])) <= 80  # but for the last line, which is a path
     for name in (*data.guest_names(), "demo"):
-        told = f"\n{out}".partition(f"\n{name:<10} ")[2]
+        told = f"\n{out}".partition(f"\n{name:<10}" + ("\n" if len(name) > 10 else " "))[2].lstrip()
         assert told[:1].isalpha() and f"\n{'':11}emu run {name}" in told.partition("\n\n")[0]
 
 
