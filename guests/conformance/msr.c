@@ -1,5 +1,5 @@
 // emu run conformance/msr
-// Every paravirtual MSR: the values it takes, what it reads back, and that a refusal changes nothing.
+// Every paravirtual MSR: the values it takes, what it reads back, and what a refusal leaves alone.
 //
 // The registers of a feature that CPUID does not offer are left alone. Addresses point into this program's own memory,
 // past the end of RAM, above the physical addresses, and nowhere at all.
