@@ -22,6 +22,7 @@ from emu.host.swap import Swap, parse_swap
 from emu.package import Package
 from emu.recorder import Recorder
 from emu.scenario import Config
+from emu.stateful import State
 from emu.vcpu.engine import Engine
 
 
@@ -73,6 +74,20 @@ class AbsentPages:
     def away_due_ps(self) -> int | None:
         """When the next page is taken away."""
         return min((due for due in self._next if due is not None), default=None)
+
+    def state(self) -> State:
+        waiters = tuple([(page, tuple(waiting)) for page, waiting in sorted(self._waiters.items())])
+        return tuple(self._next), tuple(sorted(self._back_ps.items())), waiters
+
+    def load(self, state: State) -> None:
+        following, back, waiters = state
+        self._next = list(following)
+        for page in self._back_ps:
+            self._engine.nested.bring_back(page)
+        self._back_ps = dict(back)
+        for page in self._back_ps:
+            self._engine.nested.take_away(page)
+        self._waiters = {page: list(waiting) for page, waiting in waiters}
 
     def away(self, gpa: int) -> bool:
         """Whether the page of `gpa` is away now."""

@@ -22,6 +22,7 @@ from emu.host_model import HostModel
 from emu.interconnect import Interconnect
 from emu.package import Package
 from emu.recorder import Recorder
+from emu.stateful import State
 from emu.vcpu import delivery
 
 LAST_EXITS = 8
@@ -82,6 +83,13 @@ class Completion:
         self._answers[type(exit_)](package, exit_)
         # The steal-time MSR arms no timer: what it asks for is stored before the next instruction in any case.
         return type(exit_) not in _CONCERNS_HOST or getattr(exit_, "msr", None) == abi.MSR_KVM_STEAL_TIME
+
+    def state(self) -> State:
+        return self.count, tuple(self.last), self.shutdown
+
+    def load(self, state: State) -> None:
+        self.count, last, self.shutdown = state
+        self.last = list(last)
 
     def interrupt(self, package: Package) -> None:
         """Deliver the interrupt that is pending; the caller has made sure that the vCPU takes it."""

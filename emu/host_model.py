@@ -52,6 +52,7 @@ class HostModel:
         self._ram = ram
         self._stored = stored
         self._now = now
+        self.stores = 0  # how many were performed, of all vCPUs
         self.needed: Callable[[int, int], None] | None = None
         self._at_once = config.host_model == "kvm"
         self._halves = config.steal_store == "halves"
@@ -155,6 +156,7 @@ class HostModel:
     def _store(self, package: Package, area: str, step: Step) -> None:
         if self.needed is not None:
             self.needed(step.gpa, step.size)
+        self.stores += 1
         self._ram.store(step.gpa, step.size, step.value)
         self._stored(package, area, step)
         if area == STEAL_TIME and package.steal is not None and package.steal.take_flush():

@@ -11,12 +11,14 @@ An exit is completed when no vCPU is behind it in virtual time, so what it reads
 In Linux: vcpu_run() and vcpu_enter_guest() in arch/x86/kvm/x86.c; kvm_cpu__start() in kvmtool's kvm-cpu.c.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from emu import abi, clock, exits, scenario
 from emu.absent_pages import AbsentPages
 from emu.boot.entry import initial_state, prepare
 from emu.boot.image import Image, place
+from emu.build_host import build_host
 from emu.bus.ports import PortBus
 from emu.completion import Completion
 from emu.devices import steal_time
@@ -28,11 +30,7 @@ from emu.devices.pvclock import MasterClock
 from emu.exits import Exit
 from emu.faults import HostError
 from emu.host.entity import Entity
-from emu.host.policy import policy_from
-from emu.host.scheduler import Scheduler
-from emu.host.script import parse_script
-from emu.host.task import parse_task
-from emu.host.turn import Alarm, Observer, Run
+from emu.host.turn import Alarm, Run
 from emu.host_model import HostModel
 from emu.interconnect import Interconnect
 from emu.package import Clocks, Package
@@ -55,6 +53,7 @@ from emu.result import (
     Whereabouts,
 )
 from emu.scenario import Config
+from emu.stateful import State
 from emu.vcpu.engine import Engine
 
 CHUNK_INSNS = 2_000_000  # the most between two looks at the outside world: Ctrl-C, progress, limits
@@ -62,11 +61,30 @@ _ENTRIES_PER_TURN = 64
 _PATIENCE = 256  # exits that the vCPU completes by itself, between two looks at the limits
 
 
+class Entry(NamedTuple):
+    """An entry that has begun: what is left of its budget, whether a window is asked for, what patience is left."""
+
+    budget: int
+    window: bool
+    patience: int | None
+
+
+class OpenTurn(NamedTuple):
+    """A vCPU's turn that is not over: how much of it is used, and how many entries it may still make."""
+
+    run: Run
+    used: int = 0
+    entries: int = _ENTRIES_PER_TURN
+    entry: Entry | None = None
+
+
 class Machine:
     """A guest image on `config`. `watch` is told of switches, wake-ups and stores; `trace` of every event.
 
     `console` is called with each byte the guest prints. Raises HostError where image and configuration do not fit.
-    `reason` is None while the run lasts, `instructions` counts units of guest work of all vCPUs.
+    `reason` is None while the run lasts, `instructions` counts units of guest work of all vCPUs. `position` counts all
+    that happens, one by one: those units, the decisions of the host, and its visits to a vCPU's memory between two of
+    them. Wherever a run is cut, the state at a position is the same, and so is what follows.
     """
 
     def __init__(
@@ -85,6 +103,8 @@ class Machine:
         self.config = config
         self.reason: str | None = None
         self.instructions = 0
+        self.position = 0
+        self._turn: OpenTurn | None = None
         self._silent = 0  # exits that need no completing here, and timers: they take the host's time as well
         self._now_ps = 0
         self._interrupted = False
@@ -104,16 +124,16 @@ class Machine:
 
         self.console = Console(self._printed, config.output_limit)
         self.exit_port = ExitPort()
-        marks = Marks()
+        self._marks = Marks()
         ports = PortBus()
-        for device in (self.console, self.exit_port, marks):
+        for device in (self.console, self.exit_port, self._marks):
             for base, count in device.ports:
                 ports.attach(base, count, device)
         self._model = HostModel(config, self.ram, self._recorder.stored, self._now)
         interconnect = Interconnect(self.packages, self.host, self._recorder, self._now)
         self._absent = AbsentPages(config, image, engine, self.packages, self.host, self._recorder, self._now)
         self._model.needed = self._absent.host_needs if config.swap else None
-        self._completion = Completion(ports, interconnect, marks, self._model, self._absent, self._recorder)
+        self._completion = Completion(ports, interconnect, self._marks, self._model, self._absent, self._recorder)
         self._recorder.began(image.sha256, config.traceable())
 
     def _package(self, engine: Engine, number: int) -> Package:
@@ -135,10 +155,33 @@ class Machine:
         """End the run before its next turn; for signal handlers."""
         self._interrupted = True
 
-    def turn(self) -> None:
-        """One turn of the loop; sets `reason` where it was the last. Does nothing once the run has ended."""
-        if self.reason is not None:
+    def run_to(self, position: int) -> None:
+        """Run up to exactly this position, or to the end where that comes first."""
+        while self.reason is None and self.position < position:
+            self.turn(position)
+
+    def turn(self, until: int | None = None) -> None:
+        """One turn of the loop, or what is left of one; not beyond the position `until`, where it stays open.
+
+        Sets `reason` where it was the last. Does nothing once the run has ended, or where it is there already.
+        """
+        if self.reason is not None or (until is not None and self.position >= until):
             return
+        if self._interrupted:
+            if self._turn is not None:
+                self._close(self._turn)
+            self._end(INTERRUPTED)
+            return
+        if self._turn is None:
+            self._decide()
+            self.position += 1
+            if until is not None and self.position >= until:
+                return
+        if self._turn is not None and self.reason is None:
+            self._run(self._turn, until)
+
+    def _decide(self) -> None:
+        """Ask the host what comes next."""
         limit = self.config.time_limit_ps
         alarm = self._alarm_ps()
         # Where nobody is awake and nothing is armed there is no time to wait for, not even the limit.
@@ -149,20 +192,21 @@ class Machine:
                 alarm = min(alarm, away_due)
         decision = self.host.next(alarm)
         self._now_ps = decision.now_ps
-        if self._interrupted:
-            self.reason = INTERRUPTED
-        elif type(decision) is Run:
-            self._run(decision)
+        if type(decision) is Run:
+            self._clocks.master.keep(decision.now_ps)
+            self._turn = OpenTurn(decision)
         elif type(decision) is not Alarm:
-            self.reason = HALTED
+            self._end(HALTED)
         elif decision.now_ps >= limit:
-            self.reason = TIME_LIMIT
+            self._end(TIME_LIMIT)
         else:
             self._fire_alarms(decision.now_ps)
-        if self.reason is not None:
-            for package in self.packages:
-                self._model.finish(package)
-            self._recorder.ended(self._books())
+
+    def _end(self, reason: str) -> None:
+        self.reason = reason
+        for package in self.packages:
+            self._model.finish(package)
+        self._recorder.ended(self._books())
 
     def _alarm_ps(self) -> int | None:
         """The earliest thing that could still wake a vCPU: a timer of its own, or a page that is on its way."""
@@ -185,36 +229,66 @@ class Machine:
                 if package.lapic.pending() is not None:
                     self.host.wake(package.number, due)
 
-    def _run(self, run: Run) -> None:
+    def _run(self, turn: OpenTurn, until: int | None) -> None:
         """Let a vCPU use its turn: entries and exits, until its time is up or something concerns others."""
-        self._clocks.master.keep(run.now_ps)
+        run, used, entries, entry = turn
         package = self._acting = self.packages[run.vcpu]
         vcpu = package.vcpu
         ps = self.config.ps_per_insn
         alone = self.config.pcpus == 1  # nobody can be behind: an exit may be completed where it happens
-        used = 0
-        for _ in range(_ENTRIES_PER_TURN):
+        while True:
             before, completions = vcpu.retired, vcpu.completions
-            if package.exit is not None:
-                more = self._completion.complete(package) and alone
-            elif self._before_entry(package):
-                more = not package.halting and package.exit is None
-            else:
-                more = self._enter(package, self._budget(run, package)) and alone
+            more = True
+            if entry is None:
+                if package.exit is not None:
+                    more = self._completion.complete(package) and alone
+                else:
+                    stores = self._model.stores
+                    if self._before_entry(package):
+                        more = not package.halting and package.exit is None
+                    elif self._model.stores != stores:
+                        # What the host did is a step of its own; asked again, it has nothing left to do.
+                        self.position += 1
+                        if until is not None and self.position >= until:
+                            self._turn = OpenTurn(run, used, entries)
+                            return
+                        continue
+                    else:
+                        entry = self._begin_entry(package, self._budget(run, package))
+            if entry is not None:
+                entry = self._enter(package, entry, until)
+                more = entry is not None or (package.exit is not None and alone)
             units = vcpu.retired - before
             if package.update is not None:
                 package.store_in -= min(package.store_in, units)
             used += units
             self._now_ps += units * ps
             self.instructions += units
+            self.position += units
             self._silent += vcpu.completions - completions
-            self.reason = self._limit_met()
-            if not more or self.reason is not None or (run.until_ps is not None and self._now_ps >= run.until_ps):
-                break
-        self.host.ran(run.pcpu, used * ps)
+            reason = self._limit_met() if entry is None else None
+            if entry is None:
+                entries -= 1
+                if (
+                    not more
+                    or reason is not None
+                    or not entries
+                    or (run.until_ps is not None and self._now_ps >= run.until_ps)
+                ):
+                    break
+            if until is not None and self.position >= until:
+                self._turn = OpenTurn(run, used, entries, entry)
+                return
+        self._close(OpenTurn(run, used))
         if package.halting or package.waiting:
             package.halting = False
             self._halt(package)
+        if reason is not None:
+            self._end(reason)
+
+    def _close(self, turn: OpenTurn) -> None:
+        self._turn = None
+        self.host.ran(turn.run.pcpu, turn.used * self.config.ps_per_insn)
 
     def _budget(self, run: Run, package: Package) -> int:
         budget = min(CHUNK_INSNS, self.config.insn_limit - self.instructions)
@@ -251,8 +325,7 @@ class Machine:
         windows = any(package.vcpu.window_gpa is not None for package in self.packages)
         self._engine.nest(windows or self._absent.any)
 
-    def _enter(self, package: Package, budget: int) -> bool:
-        """Run the guest; whether it came back with an exit to be completed."""
+    def _begin_entry(self, package: Package, budget: int) -> Entry:
         vcpu = package.vcpu
         window = False
         if package.lapic.nmi:
@@ -263,12 +336,19 @@ class Machine:
             else:
                 window = True
         self._model.entering(package)
-        exit_ = vcpu.enter(budget, window=window, patience=_PATIENCE)
+        return Entry(budget, window, _PATIENCE)
+
+    def _enter(self, package: Package, entry: Entry, until: int | None) -> Entry | None:
+        """Run the guest; what is left of the entry where `until` cut it, or None where it is over."""
+        vcpu = package.vcpu
+        budget = entry.budget if until is None else min(entry.budget, until - self.position)
+        exit_ = vcpu.enter(budget, window=entry.window, patience=entry.patience)
+        if type(exit_) is exits.BudgetSpent and vcpu.patience != 0 and vcpu.used < entry.budget:
+            return Entry(entry.budget - vcpu.used, entry.window, vcpu.patience)
         self._model.left(package)
-        if type(exit_) is exits.BudgetSpent:
-            return False
-        package.exit = exit_
-        return True
+        if type(exit_) is not exits.BudgetSpent:
+            package.exit = exit_
+        return None
 
     def _halt(self, package: Package) -> None:
         """After HLT or INIT: sleep until something comes, unless it is there already.
@@ -332,6 +412,34 @@ class Machine:
             steal = self.packages[entity.number].steal
             if steal is not None:
                 steal.request()
+
+    # --- what it is, and to become it again ------------------------------------------------------------------------
+
+    def state(self) -> State:
+        """All of the machine but the contents of its RAM, at a place where it stands still, as frozen data."""
+        own = self.position, self.instructions, self.reason, self._now_ps, self._silent, self._turn
+        vcpus = tuple([package.vcpu.whole() for package in self.packages])
+        packages = tuple([package.state() for package in self.packages])
+        return own, vcpus, packages, tuple([part.state() for part in self._parts()])
+
+    def load(self, state: State) -> None:
+        """Become what `state` says, of this machine or of one made alike. Its RAM must hold what it held then."""
+        own, vcpus, packages, parts = state
+        self.position, self.instructions, self.reason, self._now_ps, self._silent, self._turn = own
+        self._acting = None if self._turn is None else self.packages[self._turn.run.vcpu]
+        self._place = None
+        for part, of_part in zip(self._parts(), parts, strict=True):
+            part.load(of_part)
+        self._engine.nest(self._absent.any or any(whole[3] is not None for whole in vcpus))
+        for package, whole, of_package in zip(self.packages, vcpus, packages, strict=True):
+            package.vcpu.become(whole)
+            package.load(of_package)
+
+    def _parts(self) -> tuple[Any, ...]:
+        return (
+            *(self.host, self._model, self._clocks, self.console, self.exit_port, self._marks),
+            *(self._completion, self._absent),
+        )
 
     # --- what can be seen from outside -------------------------------------------------------------------------------
 
@@ -400,33 +508,3 @@ class Machine:
             self._live_console(byte)
         assert self._acting is not None
         self._recorder.printed(self._acting, byte, port)
-
-
-def build_host(config: Config, observer: Observer) -> Scheduler:
-    """The host that `config` describes. Raises HostError, with the option's name, for what it cannot be."""
-    tasks = [parse_task(text, f"--task {text}") for text in config.tasks]
-    pins, weights = _numbered(config.pin, "--pin", config), _numbered(config.weight, "--weight", config)
-    script = None
-    if config.script is not None:
-        where, text = config.script
-        counts = {"pcpus": config.pcpus, "vcpus": config.vcpus, "tasks": len(tasks)}
-        script = parse_script(text, where, **counts, ps_per_insn=config.ps_per_insn, quantum_ps=config.quantum_ps)
-    policy = policy_from(config.policy, config.quantum_ps, config.seed, script, "--policy")
-    host = Scheduler(config.pcpus, policy, config.interleave_ps, observer)
-    for number in range(config.vcpus):
-        waiting_for_start = config.start == "bsp" and number > 0
-        host.add_vcpu(pcpu=pins.get(number), weight=weights.get(number, 1), blocked=waiting_for_start)
-    for task in tasks:
-        host.add_task(task)
-    return host
-
-
-def _numbered(texts: Iterable[str], where: str, config: Config) -> dict[int, int]:
-    found = {}
-    for text in texts:
-        vcpu, _, value = text.partition("=")
-        if int(vcpu) >= config.vcpus:
-            there_are = f"the guest has {config.vcpus}, numbered from 0"
-            raise HostError(f"there is no vCPU {vcpu}", f"{where} {text}", there_are)
-        found[int(vcpu)] = int(value)
-    return found

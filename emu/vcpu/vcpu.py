@@ -13,6 +13,7 @@ from typing import Any
 
 from emu import abi, exits, state
 from emu.exits import Exit
+from emu.stateful import State
 from emu.vcpu import decode, port_io, special_moves, stack_fault, system_call, transfer, vmcb
 from emu.vcpu.engine import NO_EXIT, SYSCALL, SYSENTER, UNASSIGNED_FETCH, Engine, EngineError
 from emu.vcpu.nested import Window
@@ -40,6 +41,7 @@ class Vcpu:
         self.retired = 0
         self.completions = 0
         self.used = 0
+        self.patience: int | None = None
         self.debug = list(state.DEBUG_RESET)
         self.msrs: dict[int, int] = {}
         self._context: Any = engine.new_context()
@@ -80,6 +82,18 @@ class Vcpu:
         return transfer.get(
             engine, self._rip, self.msrs, tuple(self.debug), shadow=self._shadow(), trap=self._trap_after_step
         )
+
+    def whole(self) -> State:
+        """All of this vCPU, and what is known of an exit that has not been completed: for `become`."""
+        pending = self._long, self._stepping, self._port
+        return self.state(), self.retired, self.completions, self.window_gpa, pending
+
+    def become(self, whole: State) -> None:
+        """Become what `whole` said, of this vCPU or of one that was made alike, over the RAM of that moment."""
+        new, self.retired, self.completions, self.window_gpa, pending = whole
+        self.load(new)
+        self._long, self._stepping, self._port = pending
+        self._mistaken = None
 
     @property
     def rip(self) -> int:
@@ -174,13 +188,14 @@ class Vcpu:
         """Run the guest for exactly `budget_insns` units, at least 1, unless an exit comes first; `used` counts them.
 
         `patience` bounds the exits that are completed here without anybody hearing of them: after so many the entry is
-        over as if the budget were spent. With `window` an InterruptWindow exit is owed at the first boundary where an
-        interrupt may be delivered.
+        over as if the budget were spent; the attribute of that name tells how many are left. With `window` an
+        InterruptWindow exit is owed at the first boundary where an interrupt may be delivered.
         """
         engine = self.engine
         if engine.resident is not self:
             engine.make_resident(self)
         self.used = 0
+        self.patience = patience
         trap = self._trap_after_step
         if trap:
             return self._single_step_trap()
@@ -220,14 +235,12 @@ class Vcpu:
             # An exit that concerns nobody but this CPU was completed here, for one unit.
             self.used += 1
             self.retired += 1
-            if self.used >= budget_insns:
+            if self.patience is not None:
+                self.patience -= 1
+            if self.used >= budget_insns or self.patience == 0:
                 return exits.BudgetSpent()
             if self._trap_after_step:
                 return self._single_step_trap()
-            if patience is not None:
-                patience -= 1
-                if patience <= 0:
-                    return exits.BudgetSpent()
 
     def _single_step_trap(self) -> Exit:
         self._trap_after_step = False
