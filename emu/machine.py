@@ -104,6 +104,8 @@ class Machine:
         self.reason: str | None = None
         self.instructions = 0
         self.position = 0
+        self._arriving = 0  # the position at which what happens now will have happened
+        self._inside = False  # of an entry
         self._turn: OpenTurn | None = None
         self._silent = 0  # exits that need no completing here, and timers: they take the host's time as well
         self._now_ps = 0
@@ -182,6 +184,7 @@ class Machine:
 
     def _decide(self) -> None:
         """Ask the host what comes next."""
+        self._arriving = self.position + 1
         limit = self.config.time_limit_ps
         alarm = self._alarm_ps()
         # Where nobody is awake and nothing is armed there is no time to wait for, not even the limit.
@@ -239,6 +242,7 @@ class Machine:
         while True:
             before, completions = vcpu.retired, vcpu.completions
             more = True
+            self._arriving = self.position + 1
             if entry is None:
                 if package.exit is not None:
                     more = self._completion.complete(package) and alone
@@ -342,7 +346,10 @@ class Machine:
         """Run the guest; what is left of the entry where `until` cut it, or None where it is over."""
         vcpu = package.vcpu
         budget = entry.budget if until is None else min(entry.budget, until - self.position)
+        self._inside = True
         exit_ = vcpu.enter(budget, window=entry.window, patience=entry.patience)
+        self._inside = False
+        self._arriving = self.position + vcpu.used
         if type(exit_) is exits.BudgetSpent and vcpu.patience != 0 and vcpu.used < entry.budget:
             return Entry(entry.budget - vcpu.used, entry.window, vcpu.patience)
         self._model.left(package)
@@ -414,6 +421,13 @@ class Machine:
                 steal.request()
 
     # --- what it is, and to become it again ------------------------------------------------------------------------
+
+    def arriving(self) -> int:
+        """For whoever listens, while something happens: the first position of which it is part."""
+        if self._inside:
+            assert self._acting is not None
+            return self.position + self._acting.vcpu.used + self._engine.under_way() + 1
+        return self._arriving
 
     def state(self) -> State:
         """All of the machine but the contents of its RAM, at a place where it stands still, as frozen data."""

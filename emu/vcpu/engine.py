@@ -48,6 +48,7 @@ _MISC = vmcb.intercept_bits(
 _VINTR = vmcb.intercept_bits(vmcb.EXIT_VINTR)
 _MSR_HSAVE_PA = 0xC0010117
 SVM_BASE = 0x100  # the engine reports #VMEXIT code c as interrupt number SVM_BASE + c
+_STALE_AT_ONCE = 64  # from so many pages on it is quicker to forget all translated code
 _BLOCK_COUNT = 8  # in uc_tb, where a block's count of instructions is
 NO_EXIT = -1
 SYSCALL, SYSENTER = -2, -3  # not #VMEXITs: the engine has no intercept for them, but a hook
@@ -129,6 +130,7 @@ class Engine:
         self._add_hooks()
         self.exit_code = NO_EXIT
         self.counter = 0
+        self._before = 0  # of what the engine counts: not the guest's, or counted before the engine was started again
         self.started = 0  # RIP of the SYSCALL or SYSENTER that the last run was stopped by
         self._short_block: int | None = None
         self._watching = False
@@ -342,11 +344,13 @@ class Engine:
         self.exit_code = self.after = NO_EXIT
         self.port = None
         count, before = insns + overhead, overhead
+        self._before = before
         self._watching = True
         error = self._start_at(rip, count)
         while self._short_block is not None and error == UC_ERR_OK and self.exit_code == NO_EXIT and self.port is None:
             done = self._finish_store(self.counter)
             before, count = before - done, count - done
+            self._before = before
             if not count:
                 self._watching = False
                 return insns
@@ -551,6 +555,14 @@ class Engine:
     def flush_tlb(self) -> None:
         self.uc.ctl(unicorn_const.UC_CTL_TLB_FLUSH, unicorn_const.UC_CTL_IO_WRITE)
 
+    def flush_code(self) -> None:
+        """Forget all translated code."""
+        self.uc.ctl(unicorn_const.UC_CTL_TB_FLUSH, unicorn_const.UC_CTL_IO_WRITE)
+
+    def under_way(self) -> int:
+        """Within a hook: how many instructions this run has retired before the one that is under way."""
+        return int(self._counter.value) - 1 - self._before
+
     def read_blob(self) -> Any:
         """The context blob of this moment, as bytes; the next call overwrites it."""
         self._context_save(self.handle, self._blob.context)
@@ -566,8 +578,11 @@ class Engine:
         self._context_save(self.handle, self._blob.context)
         self._context_restore(self.handle, self._host.context)
         self.flush_tlb()
-        for gpa, size in self._stale:
-            self.uc.ctl_remove_cache(gpa, gpa + size)
+        if len(self._stale) > _STALE_AT_ONCE:
+            self.flush_code()
+        else:
+            for gpa, size in self._stale:
+                self.uc.ctl_remove_cache(gpa, gpa + size)
         self._stale.clear()
         self._context_restore(self.handle, self._blob.context)
         self.flush_tlb()
