@@ -25,6 +25,7 @@ MACHINE = (
         "completion",
         "interconnect",
         "absent_pages",
+        "build_host",
         "scenario",
         "guest",
         "diagnosis",
@@ -55,9 +56,11 @@ MAY_IMPORT = {
     "completion": SHARED
     | PARTS
     | {"scenario", "package", "result", "host_model", "recorder", "interconnect", "absent_pages"},
+    "build_host": SHARED | PARTS | {"scenario"},
     "machine": SHARED
     | PARTS
-    | {"scenario", "package", "result", "host_model", "recorder", "interconnect", "absent_pages", "completion"},
+    | {"scenario", "package", "result", "host_model", "recorder", "interconnect", "absent_pages", "completion"}
+    | {"build_host"},
     "guest": MACHINE,
     "diagnosis": MACHINE,
     "kvm": SHARED | {"boot", "bus", "devices"},
