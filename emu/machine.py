@@ -70,11 +70,12 @@ class Entry(NamedTuple):
 
 
 class OpenTurn(NamedTuple):
-    """A vCPU's turn that is not over: how much of it is used, and how many entries it may still make."""
+    """A turn that is not over: how much of it is used, what entries are left, and whether the host visited before one."""
 
     run: Run
     used: int = 0
     entries: int = _ENTRIES_PER_TURN
+    visited: bool = False
     entry: Entry | None = None
 
 
@@ -234,7 +235,7 @@ class Machine:
 
     def _run(self, turn: OpenTurn, until: int | None) -> None:
         """Let a vCPU use its turn: entries and exits, until its time is up or something concerns others."""
-        run, used, entries, entry = turn
+        run, used, entries, visited, entry = turn
         package = self._acting = self.packages[run.vcpu]
         vcpu = package.vcpu
         ps = self.config.ps_per_insn
@@ -248,13 +249,14 @@ class Machine:
                     more = self._completion.complete(package) and alone
                 else:
                     stores = self._model.stores
-                    if self._before_entry(package):
+                    if not visited and self._before_entry(package):
                         more = not package.halting and package.exit is None
                     elif self._model.stores != stores:
-                        # What the host did is a step of its own; asked again, it has nothing left to do.
+                        # What the host did is a step of its own, and the entry is the next.
                         self.position += 1
+                        visited = True
                         if until is not None and self.position >= until:
-                            self._turn = OpenTurn(run, used, entries)
+                            self._turn = OpenTurn(run, used, entries, visited)
                             return
                         continue
                     else:
@@ -273,6 +275,7 @@ class Machine:
             reason = self._limit_met() if entry is None else None
             if entry is None:
                 entries -= 1
+                visited = False
                 if (
                     not more
                     or reason is not None
@@ -281,7 +284,7 @@ class Machine:
                 ):
                     break
             if until is not None and self.position >= until:
-                self._turn = OpenTurn(run, used, entries, entry)
+                self._turn = OpenTurn(run, used, entries, visited, entry)
                 return
         self._close(OpenTurn(run, used))
         if package.halting or package.waiting:

@@ -1,8 +1,8 @@
 // emu run conformance/steal
 // What an update does to an area and what it leaves alone, seen by the guest whose area it is.
 //
-// When an update comes is the host's affair: an emulator stores one before the next instruction, real KVM at its next
-// entry, and nobody while the vCPU runs undisturbed. So each case waits for one, and moves on where none has come.
+// When an update comes is the host's affair, but each registration leads to one: at the next entry, or before the next
+// instruction. So each case waits for it.
 
 #include "conform.h"
 
@@ -25,6 +25,7 @@ static bool updated(struct kvm_steal_time *area, uint32_t version)
     steal_register(area);
     for (unsigned i = 0; i < PATIENCE && shared->version == version; i++)
         some_exits(1);
+    judge("a registration leads to an update", shared->version != version, shared->version, version);
     return shared->version != version;
 }
 
