@@ -70,7 +70,7 @@ class Entry(NamedTuple):
 
 
 class OpenTurn(NamedTuple):
-    """A turn that is not over: how much of it is used, what entries are left, and whether the host visited before one."""
+    """A turn that is not over: how much is used, what entries are left, and whether the host visited before one."""
 
     run: Run
     used: int = 0

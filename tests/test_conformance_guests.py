@@ -55,7 +55,13 @@ def _without_the_user_bit(vcpu: object, engine: object, vector: int, error: int 
     return PUSH_ERROR(vcpu, engine, vector, error and error & ~PF_ERROR_USER)
 
 
-AREA_GPA, QUERY, LEAVE, ENTER, PUSH_ERROR = StealTime.area_gpa, CpuidTable.query, PvEoi.leave, PvEoi.enter, delivery._push_error
+AREA_GPA, QUERY, LEAVE, ENTER, PUSH_ERROR = (
+    StealTime.area_gpa,
+    CpuidTable.query,
+    PvEoi.leave,
+    PvEoi.enter,
+    delivery._push_error,
+)
 
 # Guest, what is wrong with its host, how to make it so, and a case that must be named.
 BROKEN: list[tuple[str, Plant, str]] = [

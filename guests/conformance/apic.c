@@ -1,5 +1,5 @@
 // emu run conformance/apic
-// The local APIC in x2APIC mode: registers, priorities, the timer's three modes, and when an interrupt comes.
+// The local APIC in x2APIC mode: registers, priorities, the timer, and when an interrupt comes.
 //
 // Interrupts are made by the vCPU itself, with self-IPIs, so that nothing depends on when a host is quick. Where the
 // timer is concerned the guest waits for what must come, and never for an amount of time.

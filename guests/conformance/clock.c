@@ -1,5 +1,5 @@
 // emu run conformance/clock
-// kvmclock and the wall clock: what the host writes, when, and that time computed from it only goes forward.
+// kvmclock and the wall clock: what the host writes, when, and that time only goes forward.
 //
 // Amounts are judged by what must hold between them, never literally: nobody knows how long a host takes.
 

@@ -1,5 +1,5 @@
 // emu run conformance/cpuid
-// What CPUID says about the hypervisor, and that each feature is there if it is offered, and only then.
+// What CPUID says about the hypervisor; each feature is there if it is offered, and only then.
 
 #include "conform.h"
 

@@ -1,5 +1,5 @@
 // emu run conformance/eoi
-// Paravirtual EOI: when the host sets the bit, what clearing it does, and what becomes of it when it is not cleared.
+// Paravirtual EOI: when the host sets the bit, and what clearing or not clearing it does.
 //
 // The bit is an offer, and a host may leave it away: where it was not set, the APIC must be told as ever. Either way the
 // interrupt is over afterwards, and the next one comes.
