@@ -135,18 +135,25 @@ class Completion:
             package.vcpu.complete_rdmsr(exit_, value)
 
     def _wrmsr(self, package: Package, exit_: exits.Wrmsr) -> None:
-        if exit_.msr == abi.MSR_KVM_STEAL_TIME:
-            self._model.finish(package)
         try:
-            package.msrs.wrmsr(exit_.msr, exit_.value)
+            self.write_msr(package, exit_.msr, exit_.value)
         except GuestFault as fault:
-            self._recorder.wrote_msr(package, exit_.msr, exit_.value, False)
             self._inject(package, fault)
         else:
-            self._recorder.wrote_msr(package, exit_.msr, exit_.value, True)
             package.vcpu.complete(exit_)
-            self._wrote_apic(package, exit_.msr)
-            self._model.wrote_msr(package)
+
+    def write_msr(self, package: Package, msr: int, value: int) -> None:
+        """Hand the value to the MSR's owner, with all that follows but the instruction; raises GuestFault where refused."""
+        if msr == abi.MSR_KVM_STEAL_TIME:
+            self._model.finish(package)
+        try:
+            package.msrs.wrmsr(msr, value)
+        except GuestFault:
+            self._recorder.wrote_msr(package, msr, value, False)
+            raise
+        self._recorder.wrote_msr(package, msr, value, True)
+        self._wrote_apic(package, msr)
+        self._model.wrote_msr(package)
 
     def _rdtsc(self, package: Package, exit_: exits.Rdtsc) -> None:
         package.vcpu.complete_rdtsc(exit_, package.tsc.value(), package.tsc_aux)

@@ -395,7 +395,7 @@ class Machine:
             return OUTPUT_LIMIT
         if self.instructions >= self.config.insn_limit:
             return INSN_LIMIT
-        if self._completion.count + self._silent >= self.config.exit_limit:
+        if self.exit_count >= self.config.exit_limit:
             return EXIT_LIMIT
         return None
 
@@ -424,6 +424,41 @@ class Machine:
                 steal.request()
 
     # --- what it is, and to become it again ------------------------------------------------------------------------
+
+    def write_msr(self, vcpu: int, msr: int, value: int) -> None:
+        """Do from outside what a WRMSR of this vCPU would do, between two units; raises GuestFault where it is refused."""
+        self.leave_entry()
+        self._completion.write_msr(self.packages[vcpu], msr, value)
+
+    def preempt(self, pcpu: int, who: str) -> None:
+        """With its next decision the host gives this pCPU to `who`, such as `task0`. Raises HostError where it cannot."""
+        self.host.favour(pcpu, who)
+        self.leave_entry()
+        if self._turn is not None and self._turn.run.pcpu == pcpu:
+            self._close(self._turn)
+
+    def leave_entry(self) -> None:
+        """For a change from outside: the vCPU that is in the middle of an entry leaves guest mode first."""
+        self._arriving = self.position
+        if self._turn is not None and self._turn.entry is not None:
+            assert self._acting is not None
+            self._model.left(self._acting)
+            self._turn = self._turn._replace(entry=None)
+
+    @property
+    def acting(self) -> Package | None:
+        """Whose turn it is, or was last."""
+        return self._acting
+
+    @property
+    def engine(self) -> Engine:
+        """What all vCPUs run in; for whoever watches."""
+        return self._engine
+
+    @property
+    def exit_count(self) -> int:
+        """How many exits and other doings of the host there were; each takes as long as thousands of instructions."""
+        return self._completion.count + self._silent
 
     def arriving(self) -> int:
         """For whoever listens, while something happens: the first position of which it is part."""

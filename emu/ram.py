@@ -60,8 +60,12 @@ class Ram:
         self.write(gpa, value.to_bytes(size, "little"))
 
     def on_write(self, listener: Callable[[int, int], None]) -> None:
-        """Call `listener(gpa, size)` after each host write. For the engine; never for a device."""
+        """Call `listener(gpa, size)` after each host write. For the engine and for who watches; never for a device."""
         self._listeners.append(listener)
+
+    def no_longer(self, listener: Callable[[int, int], None]) -> None:
+        """Do not call it any more."""
+        self._listeners.remove(listener)
 
     def _check(self, gpa: int, size: int) -> None:
         if not self.holds(gpa, size):

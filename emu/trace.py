@@ -187,7 +187,7 @@ Event = (
     | End
 )
 
-_NAMES = {
+NAMES = {
     Begin: "begin",
     Switch: "switch",
     Wake: "wake",
@@ -208,4 +208,4 @@ _NAMES = {
 
 def to_json(event: Event) -> str:
     """The event as one line of JSON, keys in their declared order, without the newline."""
-    return json.dumps({"event": _NAMES[type(event)], **event._asdict()}, separators=(",", ":"))
+    return json.dumps({"event": NAMES[type(event)], **event._asdict()}, separators=(",", ":"))

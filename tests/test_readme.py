@@ -121,7 +121,7 @@ def rows(comment: str) -> list[list[str]]:
 
 def test_table_of_events_has_every_event_with_its_fields():
     described = [(name, [field.strip("` ") for field in fields.split(",")]) for name, fields, _ in rows("the events")]
-    assert described == [(name, list(kind._fields)) for kind, name in trace._NAMES.items()]
+    assert described == [(name, list(kind._fields)) for kind, name in trace.NAMES.items()]
 
 
 def test_table_of_json_keys_is_what_json_prints():

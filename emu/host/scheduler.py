@@ -158,6 +158,22 @@ class Scheduler(Stateful):
         p.yields_to = favoured
         return True
 
+    def favour(self, pcpu: int, name: str) -> None:
+        """A decision made from outside: with its next one this pCPU goes to the vCPU or task of that name, who waits.
+
+        Raises HostError where there is no such pCPU or nobody of that name, or it does not wait for this pCPU.
+        """
+        if not 0 <= pcpu < len(self._pcpus):
+            raise HostError(f"there is no pCPU {pcpu}", remedy=f"the host has {len(self._pcpus)}, numbered from 0")
+        p = self._pcpus[pcpu]
+        favoured = next((entity for entity in self._entities if entity.name == name), None)
+        if favoured is None:
+            known = ", ".join(entity.name for entity in self._entities)
+            raise HostError(f"there is no {name!r} on this host", remedy=f"there are {known}")
+        if p.current is None or not self._dispatcher.can_take(p, favoured):
+            raise HostError(f"{name} does not wait for pCPU {pcpu}", remedy="name one who waits, where no script decides")
+        p.yields_to = favoured
+
     # --- what it is, and to become it again ---
 
     def state(self) -> State:

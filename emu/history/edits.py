@@ -1,0 +1,137 @@
+"""Edits: what a user changes in a run from outside, each at a position of it, so that the branch replays as well.
+
+In Linux: KVM_SET_REGS, KVM_SET_MSRS and a debugger's writes are edits nobody records.
+"""
+
+from typing import Any, NamedTuple
+
+from emu import abi
+from emu.faults import GuestFault, HostError
+from emu.machine import Machine
+from emu.state import GENERAL
+
+_WORD = (1 << 64) - 1
+MAX_DATA = abi.MAX_RAM
+
+
+class SetRegister(NamedTuple):
+    """A general register, RIP or RFLAGS, by its name in lower case."""
+
+    vcpu: int
+    register: str
+    value: int
+
+
+class SetMemory(NamedTuple):
+    """Bytes of guest-physical memory."""
+
+    gpa: int
+    data: bytes
+
+
+class SetMsr(NamedTuple):
+    """What a WRMSR of the guest would do, without the instruction; refused where that would raise #GP."""
+
+    vcpu: int
+    msr: int
+    value: int
+
+
+class Preempt(NamedTuple):
+    """The pCPU goes to `who`, such as `task0` or `vcpu1`, who waits for it, with the host's next decision."""
+
+    pcpu: int
+    who: str
+
+
+Change = SetRegister | SetMemory | SetMsr | Preempt
+
+
+class Edit(NamedTuple):
+    """A change, and the position of the run at which it is made."""
+
+    position: int
+    change: Change
+
+
+def apply(machine: Machine, change: Change) -> None:
+    """Make the change now. Raises HostError where it cannot be made; then nothing has changed."""
+    if machine.reason is not None:
+        raise HostError("the run is over", remedy="go back first")
+    if isinstance(change, SetMemory):
+        if not machine.ram.holds(change.gpa, len(change.data)):
+            raise HostError(f"{len(change.data)} bytes at {change.gpa:#x} are not in RAM", remedy="name a place in RAM")
+        machine.leave_entry()
+        machine.ram.write(change.gpa, change.data)
+    elif isinstance(change, Preempt):
+        machine.preempt(change.pcpu, change.who)
+    else:
+        if not 0 <= change.vcpu < len(machine.packages):
+            raise HostError(f"there is no vCPU {change.vcpu}", remedy=f"there are {len(machine.packages)}, from 0")
+        if not 0 <= change.value <= _WORD:
+            raise HostError(f"{change.value:#x} does not fit into 64 bits")
+        if isinstance(change, SetMsr):
+            _set_msr(machine, change)
+        else:
+            _set_register(machine, change)
+
+
+def _set_msr(machine: Machine, change: SetMsr) -> None:
+    try:
+        machine.write_msr(change.vcpu, change.msr, change.value)
+    except GuestFault:
+        raise HostError(
+            f"MSR {change.msr:#x} does not take {change.value:#x}: WRMSR would raise #GP",
+            remedy="give a value that it takes",
+        ) from None
+
+
+def _set_register(machine: Machine, change: SetRegister) -> None:
+    package = machine.packages[change.vcpu]
+    if change.register in (*GENERAL, "rip", "rflags"):
+        machine.leave_entry()
+    if change.register in GENERAL:
+        package.vcpu.set_general(change.register, change.value)
+        return
+    if change.register not in ("rip", "rflags"):
+        known = ", ".join((*GENERAL, "rip", "rflags"))
+        raise HostError(f"there is no register {change.register!r} to set", remedy=f"known are {known}")
+    if package.exit is not None:
+        raise HostError(
+            f"vCPU {change.vcpu} is in the middle of an exit, which goes on where it came from",
+            remedy="step once, then set it",
+        )
+    state = package.vcpu.state()
+    package.vcpu.load(state._replace(**{change.register: change.value}))
+
+
+# --- as a file has them -----------------------------------------------------------------------------------------------
+
+_KINDS: dict[str, type[Change]] = {"register": SetRegister, "memory": SetMemory, "msr": SetMsr, "preempt": Preempt}
+
+
+def to_json(edit: Edit) -> dict[str, Any]:
+    """The edit as plain data; bytes in hexadecimal."""
+    kind = next(name for name, known in _KINDS.items() if known is type(edit.change))
+    fields = {key: value.hex() if isinstance(value, bytes) else value for key, value in edit.change._asdict().items()}
+    return {"at": edit.position, "kind": kind, **fields}
+
+
+def from_json(data: Any) -> Edit:
+    """Back again. Raises ValueError where `data` is no edit."""
+    if not isinstance(data, dict) or data.get("kind") not in _KINDS:
+        raise ValueError("an edit of no known kind")
+    kind = _KINDS[data["kind"]]
+    values = {key: value for key, value in data.items() if key not in ("at", "kind")}
+    if set(values) != set(kind._fields) or not _is_number(data.get("at")):
+        raise ValueError(f"an edit of kind {data['kind']} with other fields than it has")
+    for key, value in values.items():
+        if not (isinstance(value, str) if key in ("register", "data", "who") else _is_number(value)):
+            raise ValueError(f"an edit whose {key} is {value!r:.40}")
+    if kind is SetMemory:
+        values["data"] = bytes.fromhex(values["data"])
+    return Edit(data["at"], kind(**values))
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and 0 <= value <= 1 << 80

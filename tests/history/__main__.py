@@ -1,0 +1,3 @@
+from tests.history.walk import main
+
+raise SystemExit(main())
