@@ -53,6 +53,7 @@ class History:
         self._told = -1  # the furthest position up to which console and trace were told
         self._events = 0
         self._listener: EventSink | None = None
+        self._first: list[tuple[int, Event]] = []  # what is said before anything has happened
         self._building = True
         self.machine = Machine(image, config, trace=self._heard, console=self._printed)
         self._building = False
@@ -156,6 +157,9 @@ class History:
 
     def to_event(self, number: int) -> Event | None:
         """Go to the first position at which event `number`, counted from 0, has happened; None where there is none."""
+        if number < len(self._first):
+            self.go(0)
+            return self._first[number][1]
         found: list[tuple[int, Event]] = []
         before = [one for one in self._checkpoints if one.events <= number]
         if self._events > number or not before or before[-1].position > self.position:
@@ -178,7 +182,7 @@ class History:
 
         The cursor stays where it is.
         """
-        here, found = self.position, []
+        here, found = self.position, list(self._first)
 
         def sink(event: Event) -> None:
             found.append((self.machine.arriving(), event))
@@ -196,7 +200,12 @@ class History:
 
         Raises HostError where the change cannot be made; then nothing has changed.
         """
-        edits_.apply(self.machine, change)
+        before = self._here()
+        try:
+            edits_.apply(self.machine, change)
+        except HostError:
+            self._restore(before)
+            raise
         edit = Edit(self.position, change)
         self._edits = [one for one in self._edits if one.position <= self.position] + [edit]
         self._checkpoints.forget_after(self.position)
@@ -301,6 +310,8 @@ class History:
         return self._building or self.machine.arriving() > self._told
 
     def _heard(self, event: Event) -> None:
+        if self._building:
+            self._first.append((0, event))
         if self._listener is not None:
             self._listener(event)
         if self._trace is not None and self._new():

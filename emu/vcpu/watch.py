@@ -32,8 +32,8 @@ class Access(NamedTuple):
 class Watch:
     """Hooks on `engine` until `close`. `executed(linear)` is called before an instruction, `accessed` with an access.
 
-    `code` are addresses of instructions; `reads` and `writes` are ranges (first, last). Whoever closes it and opens
-    another pays for a flush of all translated code, where memory is concerned.
+    `code`, `reads` and `writes` are ranges (first, last). All translated code is dropped before and after, for code
+    translated without a hook never calls it.
     """
 
     def __init__(
@@ -53,24 +53,20 @@ class Watch:
         void, u64, i64, i32, u32 = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int64, ctypes.c_int, ctypes.c_uint32
         self._on_code = ctypes.CFUNCTYPE(None, void, u64, u32, void)(self._code)
         self._on_memory = ctypes.CFUNCTYPE(None, void, i32, u64, i32, i64, void)(self._memory)
-        reads, writes = list(reads), list(writes)
         for first, last in code:
             self._add(unicorn_const.UC_HOOK_CODE, self._on_code, first, last)
         for first, last in reads:
             self._add(unicorn_const.UC_HOOK_MEM_READ, self._on_memory, first, last)
         for first, last in writes:
             self._add(unicorn_const.UC_HOOK_MEM_WRITE, self._on_memory, first, last)
-        self._of_memory = bool(reads or writes)
-        if self._of_memory:
-            engine.flush_code()  # translated without them, it would not call them
+        engine.flush_code()
 
     def close(self) -> None:
         """Take the hooks away."""
         for number in self._numbers:
             uclib.uc_hook_del(self._engine.handle, number)
         self._numbers.clear()
-        if self._of_memory:
-            self._engine.flush_code()
+        self._engine.flush_code()
 
     def _add(self, kind: int, callback: Any, first: int, last: int) -> None:
         number = ctypes.c_size_t()
