@@ -42,6 +42,9 @@ prove-slicing: $(VENV)/.dev ## 1,000 random programs, sliced at random: every st
 prove-hostile: $(VENV)/.dev ## 1,000,000 operations of hostile guests: the host never raises, hangs or is written to
 	@$(BIN)/python -m tests.hostile
 
+prove-walk: guests/build/.done $(VENV)/.dev ## 10,000 steps forward and back over every guest: no state may differ
+	@$(BIN)/python -m tests.history
+
 lint: $(VENV)/.dev ## check style and types
 	@$(BIN)/python -m ruff check .
 	@$(BIN)/python -m mypy

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from emu.faults import GuestFault as GuestFault
     from emu.faults import HostError as HostError
     from emu.guest import load_guest as load_guest
+    from emu.history.history import History as History
     from emu.machine import Machine as Machine
     from emu.result import Result as Result
     from emu.result import VcpuResult as VcpuResult
@@ -25,6 +26,7 @@ _HOMES = {
     "Area": "emu.devices.steal_time",
     "Config": "emu.scenario",
     "GuestFault": "emu.faults",
+    "History": "emu.history.history",
     "HostError": "emu.faults",
     "Image": "emu.boot.image",
     "Machine": "emu.machine",

@@ -143,7 +143,7 @@ class Completion:
             package.vcpu.complete(exit_)
 
     def write_msr(self, package: Package, msr: int, value: int) -> None:
-        """Hand the value to the MSR's owner, with all that follows but the instruction; raises GuestFault where refused."""
+        """Hand the value to the MSR's owner, and do all that follows from it; raises GuestFault where it is refused."""
         if msr == abi.MSR_KVM_STEAL_TIME:
             self._model.finish(package)
         try:

@@ -25,6 +25,11 @@ def load_guest(guest: str | Path, mode: str = "auto") -> Image:
         raise HostError(f"there is no mode {mode!r}", "mode", f"known are auto, {', '.join(MODES)}")
     path = find_guest(guest)
     source = _build(path) if path.suffix in SOURCES else _read(path, where)
+    return image_of(source, where, mode)
+
+
+def image_of(source: bytes, where: str, mode: str = "auto") -> Image:
+    """The program whose file holds `source`; `where` names it in errors. Raises HostError as load_guest does."""
     if not source:
         raise HostError("the file is empty", where)
     if mode == "auto":

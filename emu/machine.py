@@ -426,12 +426,12 @@ class Machine:
     # --- what it is, and to become it again ------------------------------------------------------------------------
 
     def write_msr(self, vcpu: int, msr: int, value: int) -> None:
-        """Do from outside what a WRMSR of this vCPU would do, between two units; raises GuestFault where it is refused."""
+        """Do from outside what a WRMSR of this vCPU would do; raises GuestFault where it is refused."""
         self.leave_entry()
         self._completion.write_msr(self.packages[vcpu], msr, value)
 
     def preempt(self, pcpu: int, who: str) -> None:
-        """With its next decision the host gives this pCPU to `who`, such as `task0`. Raises HostError where it cannot."""
+        """The host's next decision gives this pCPU to `who`, such as `task0`. Raises HostError where it cannot."""
         self.host.favour(pcpu, who)
         self.leave_entry()
         if self._turn is not None and self._turn.run.pcpu == pcpu:

@@ -6,8 +6,9 @@ is compressed, larger than MAX_TABLE bytes or damaged counts as not being there.
 In Linux: scripts/decode_stacktrace.sh does this for an oops, with addr2line.
 """
 
+import contextlib
 import io
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from emu.boot.elf_file import SHF_COMPRESSED, SHF_EXECINSTR, Damaged, read_header, sections
@@ -25,22 +26,44 @@ def source_lines(source: bytes, addresses: Collection[int]) -> dict[int, str]:
     """`file:line` of each of these addresses that the ELF file `source` tells of."""
     # A linker leaves the lines of code that it threw away at address 0.
     addresses = [address for address in addresses if _is_code(source, address)]
-    if not addresses or not _worth_reading(source):
-        return {}
+    found: dict[int, str] = {}
+    if addresses:
+        _read(source, lambda program: found.update(_lines_of(program, addresses)))
+    return found
+
+
+def line_addresses(source: bytes) -> dict[tuple[str, int], list[int]]:
+    """(file, line) -> the addresses at which code of that line begins, ascending, in the ELF file `source`."""
+    found: dict[tuple[str, int], set[int]] = {}
+
+    def read(program: Any) -> None:
+        names: dict[int, str] = {}
+        before = None
+        for low, _, file, line in _rows(program):
+            if (file, line) != before and line and _is_code(source, low):
+                if file not in names:
+                    names[file] = _file_name(program, file)
+                found.setdefault((names[file], line), set()).add(low)
+            before = file, line
+
+    _read(source, read)
+    return {place: sorted(addresses) for place, addresses in found.items()}
+
+
+def _read(source: bytes, reader: Callable[[Any], None]) -> None:
+    """Hand each line program of an ELF file to `reader`; what was read before some damage is as good as ever."""
+    if not _worth_reading(source):
+        return
     from elftools.common.exceptions import DWARFError, ELFError
     from elftools.construct.core import ConstructError
     from elftools.elf.elffile import ELFFile
 
-    found: dict[int, str] = {}
-    try:
+    with contextlib.suppress(*_UNREADABLE, ELFError, DWARFError, ConstructError):
         dwarf = ELFFile(io.BytesIO(source)).get_dwarf_info()
         for unit in dwarf.iter_CUs():
             program = dwarf.line_program_for_CU(unit)
             if program is not None:
-                found |= _lines_of(program, addresses)
-    except (*_UNREADABLE, ELFError, DWARFError, ConstructError):
-        pass  # what was read before the damage is as good as ever
-    return found
+                reader(program)
 
 
 def _is_code(source: bytes, address: int) -> bool:

@@ -61,6 +61,10 @@ class Symbols:
         """Where a symbol stands."""
         return self._by_name.get(name)
 
+    def names(self) -> list[str]:
+        """All of them, sorted."""
+        return sorted(self._by_name)
+
     def at(self, address: int) -> Symbol | None:
         """The symbol that covers the address; of several the last to begin, of those the largest."""
         number = bisect.bisect_right(self._addresses, address) - 1

@@ -45,6 +45,8 @@ def run_on_kvm(
     """Run `image`, show its console and its books. Raises HostError where that cannot be done on KVM."""
     if parsed.trace is not None:
         raise HostError("real KVM tells no events, so there is no trace", "--trace", "leave out --trace or --on kvm")
+    if parsed.record is not None:
+        raise HostError("a run on real KVM cannot be played again", "--record", "leave out --record or --on kvm")
     settings = settings_from(config)
     writer = ConsoleWriter(sys.stderr if parsed.json else sys.stdout, raw=parsed.raw)
     runner = Runner(image, settings, console=writer)

@@ -12,10 +12,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from emu import result as results
 from emu.commands.console import ConsoleWriter
+from emu.commands.ending import report, status_of
 from emu.commands.flags import Once, Parser, add_options, config_from
 from emu.commands.progress import Progress, wanted
 from emu.commands.trace_file import trace_file
@@ -25,25 +25,8 @@ from emu.machine import Machine
 from emu.scenario import Config, Scenario, load_scenario
 from emu.view.timeline import Timeline
 
-_STATUS = {
-    results.HALTED: 0,
-    results.TIME_LIMIT: 124,
-    results.INSN_LIMIT: 124,
-    results.EXIT_LIMIT: 124,
-    results.OUTPUT_LIMIT: 124,
-    results.TRIPLE_FAULT: 125,
-    results.INTERRUPTED: 130,
-}
-
-
-class _Ended(Protocol):
-    """A result, the emulator's or KVM's."""
-
-    @property
-    def reason(self) -> str: ...
-
-    @property
-    def exit_code(self) -> int | None: ...
+if TYPE_CHECKING:
+    from emu.commands.record_file import RecordFile
 
 
 class _Interruptible(Protocol):
@@ -55,6 +38,7 @@ _EPILOG = """examples:
   emu run clock --vcpus 2 --task busy        two vCPUs and a task on one pCPU
   emu run clock --policy fair --task busy:weight=2 --json
   emu run torn32 --host-model other-cpu --task busy --trace torn.jsonl
+  emu run smp --vcpus 2 --record smp.emurec   to be played again by `emu replay`
   emu run my_guest.c                         built first, as `emu build` does it
   emu run demo                               a shipped scenario
   emu run my_scenario.toml                   guest and options from a file
@@ -77,7 +61,7 @@ def main(arguments: list[str]) -> int:
     if parsed.on == "kvm":
         from emu.commands.on_kvm import run_on_kvm
 
-        return _status(run_on_kvm(parsed, config, image, _ctrl_c))
+        return status_of(run_on_kvm(parsed, config, image, _ctrl_c))
     inputs = [str(find_guest(scenario.guest)), *([file] if file else []), *(config.script or ())[:1]]
     live = sys.stderr if parsed.json else sys.stdout
     writer = ConsoleWriter(live, raw=parsed.raw)
@@ -88,7 +72,9 @@ def main(arguments: list[str]) -> int:
         progress.clear()
         writer(byte)
 
-    with trace_file(parsed.trace, inputs) as trace:
+    with trace_file(parsed.trace, inputs) as trace, _record_file(parsed.record, [*inputs, parsed.trace]) as record:
+        if record is not None:
+            trace = record.listening(trace)
         machine = Machine(image, config, watch=timeline, trace=trace, console=printed)
         if not parsed.quiet and config != Config():
             from emu.commands.without_effect import without_effect
@@ -101,16 +87,22 @@ def main(arguments: list[str]) -> int:
         finally:
             progress.clear()
             writer.finish(more=not (parsed.quiet or parsed.json))
+        if record is not None:
+            record.write(scenario.guest, machine)
     timeline.finish(result.virtual_ns)
-    _report(parsed, machine, result, timeline)
-    return _status(result)
+    report(parsed, machine, result, timeline)
+    return status_of(result)
 
 
-def _status(result: _Ended) -> int:
-    if result.reason == results.EXIT:
-        assert result.exit_code is not None
-        return result.exit_code
-    return _STATUS[result.reason]
+@contextlib.contextmanager
+def _record_file(path: str | None, inputs: list[str | None]) -> Iterator["RecordFile | None"]:
+    if path is None:
+        yield None
+        return
+    from emu.commands.record_file import record_file
+
+    with record_file(path, [one for one in inputs if one]) as record:
+        yield record
 
 
 def _parser() -> Parser:
@@ -124,6 +116,9 @@ def _parser() -> Parser:
     )
     most_used = add_options(parser)
     most_used.add_argument("--trace", action=Once, metavar="FILE", help="write every event of the run as JSON lines")
+    most_used.add_argument(
+        "--record", action=Once, metavar="FILE", help="write a recording that `emu replay` plays again, anywhere"
+    )
     most_used.add_argument("--json", action="store_true", help="print one JSON object instead of the summary")
     rest = parser.add_argument_group("the command itself")
     rest.add_argument(
@@ -174,46 +169,3 @@ def _ctrl_c(machine: _Interruptible) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _report(parsed: argparse.Namespace, machine: Machine, result: results.Result, timeline: Timeline) -> None:
-    """The summary first, then a crash's diagnosis: its last line, the verdict, is what stays on a small screen."""
-    from emu.view import summary
-
-    if parsed.json:
-        import json
-
-        print(json.dumps(summary.as_json(result)))
-    elif not parsed.quiet and sys.stdout.isatty():
-        from rich.console import Console
-
-        summary.render_rich(Console(), result, timeline, machine.config)
-    elif not parsed.quiet:
-        print(summary.render_plain(result, timeline, machine.config, encoding=sys.stdout.encoding or "utf-8"), end="")
-    if parsed.quiet:
-        if _STATUS.get(result.reason) in (124, 125):
-            sentences = [summary.ending(result, machine.config), *summary.whereabouts(result)]
-            _tell("emu: " + "; ".join(sentences))
-    elif result.fault is not None:
-        if not parsed.json:
-            print()
-        _diagnose(machine)
-
-
-def _diagnose(machine: Machine) -> None:
-    from emu.diagnosis import diagnose
-
-    sys.stdout.flush()  # the summary comes first, also where both are one terminal or pipe
-    if sys.stderr.isatty():
-        from rich.console import Console
-
-        from emu.diagnosis.colour import render_rich
-
-        render_rich(Console(stderr=True), machine)
-    else:
-        _tell(*diagnose(machine))
-
-
-def _tell(*lines: str) -> None:
-    sys.stdout.flush()
-    print("\n".join(lines), file=sys.stderr, flush=True)

@@ -99,7 +99,7 @@ class Changes(NamedTuple):
         package = machine.acting or machine.packages[0]
         gpa = package.vcpu.translate(self.address)
         if gpa is None or not machine.ram.holds(gpa, self.size):
-            raise HostError(f"there is no memory at {self.address:#x} to watch", remedy="name an address that is mapped")
+            raise HostError(f"there is no memory at {self.address:#x} to watch", remedy="name one that is mapped")
         return gpa
 
 
@@ -127,15 +127,13 @@ class Happens(NamedTuple):
 
 
 def happens(kind: str, **fields: Any) -> Happens:
-    """An event of this kind, such as `wrmsr`, whose fields have these values. Raises HostError where there is none such."""
-    types = {name: one for one, name in trace.NAMES.items()}
+    """An event of this kind, such as `wrmsr`, with these values. Raises HostError where there is no such kind."""
+    types: dict[str, Any] = {name: one for one, name in trace.NAMES.items()}
     if kind not in types:
         raise HostError(f"there is no event {kind!r}", remedy=f"known are {', '.join(types)}")
     unknown = [name for name in fields if name not in types[kind]._fields]
     if unknown:
-        raise HostError(
-            f"an event {kind} has no {unknown[0]!r}", remedy=f"it has {', '.join(types[kind]._fields)}"
-        )
+        raise HostError(f"an event {kind} has no {unknown[0]!r}", remedy=f"it has {', '.join(types[kind]._fields)}")
     return Happens(
         lambda event: type(event) is types[kind] and all(getattr(event, key) == value for key, value in fields.items())
     )
@@ -159,7 +157,7 @@ class Register(NamedTuple):
 class Instructions(NamedTuple):
     """So many units of guest work have been done, of all vCPUs together."""
 
-    count: int
+    total: int
 
 
 Condition = Noticed | Register | Instructions

@@ -102,7 +102,8 @@ def _set_register(machine: Machine, change: SetRegister) -> None:
             remedy="step once, then set it",
         )
     state = package.vcpu.state()
-    package.vcpu.load(state._replace(**{change.register: change.value}))
+    changed = state._replace(rip=change.value) if change.register == "rip" else state._replace(rflags=change.value)
+    package.vcpu.load(changed)
 
 
 # --- as a file has them -----------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ _RAM_PER_EFFORT = 8  # comparing so many bytes of RAM takes as long as one instr
 _STEPS_CLOSER = 16  # on the way back, checkpoints are made at 1/16, 1/256, ... of the way before the goal
 _SHORT_WAY = 32  # where no more of them are worth it
 _FIRST_STRETCH = 1 << 12
+_FEW_STEPS = 1 << 6  # of what is looked at after each unit
 _LONGEST_STRETCH = 1 << 22
 
 
@@ -126,7 +127,9 @@ class History:
     def run_to(self, condition: Condition) -> bool:
         """Go on to the first position after this one that meets the condition; to the end, and False, if none does."""
         if isinstance(condition, Instructions):
-            return self._to_count(condition.count)
+            return self._to_count(condition.total)
+        if isinstance(condition, Register):
+            return self._to_change(condition)
         stretch = _FIRST_STRETCH
         while not self.ended:
             self._checkpoints.add(self._here())
@@ -139,11 +142,11 @@ class History:
         return False
 
     def back_to(self, condition: Condition) -> bool:
-        """Go back to the last position before this one that meets the condition; stay, and return False, if none does."""
+        """Go back to the last position before this one that meets the condition; else stay: False."""
         here = upper = self.position
         if isinstance(condition, Instructions):
-            return self._back_to_count(condition.count)
-        stretch = _FIRST_STRETCH
+            return self._back_to_count(condition.total)
+        stretch = _FEW_STEPS if isinstance(condition, Register) else _FIRST_STRETCH
         while upper > 0:
             lower = max(upper - stretch, 0)
             self.go(lower)
@@ -267,17 +270,22 @@ class History:
         """Run on to `position`; the positions on the way at which the condition is met, the start's included."""
         hits: list[int] = []
         if isinstance(condition, Register):
-            before = condition.value(self.machine)
-            while not self.ended and self.position < position:
-                self._advance(self.position + 1)
-                now = condition.value(self.machine)
-                if now != before and condition.wanted(now):
-                    hits.append(self.position)
-                before = now
+            while self.position < position and self._to_change(condition, position):
+                hits.append(self.position)
             return hits
         with condition.watching(self.machine, hits.append) as sink, self._listening(sink):
             self._advance(position)
         return hits
+
+    def _to_change(self, condition: Register, last: int | None = None) -> bool:
+        before = condition.value(self.machine)
+        while not self.ended and (last is None or self.position < last):
+            self._advance(self.position + 1)
+            now = condition.value(self.machine)
+            if now != before and condition.wanted(now):
+                return True
+            before = now
+        return False
 
     def _to_count(self, count: int) -> bool:
         machine = self.machine

@@ -171,7 +171,7 @@ class Scheduler(Stateful):
             known = ", ".join(entity.name for entity in self._entities)
             raise HostError(f"there is no {name!r} on this host", remedy=f"there are {known}")
         if p.current is None or not self._dispatcher.can_take(p, favoured):
-            raise HostError(f"{name} does not wait for pCPU {pcpu}", remedy="name one who waits, where no script decides")
+            raise HostError(f"{name} does not wait for pCPU {pcpu}", remedy="name one of those who wait")
         p.yields_to = favoured
 
     # --- what it is, and to become it again ---

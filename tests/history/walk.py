@@ -57,7 +57,9 @@ def main() -> int:
         begun = time.perf_counter()
         again, different = walk(guest, 10_000, 1)
         failed += different
-        print(f"{guest:24} met again {again:6}, differing {different}, {time.perf_counter() - begun:6.1f} s", flush=True)
+        print(
+            f"{guest:24} met again {again:6}, differing {different}, {time.perf_counter() - begun:6.1f} s", flush=True
+        )
     print(f"differing states     {failed}")
     return 1 if failed else 0
 

@@ -1,0 +1,86 @@
+"""The file that `emu run --record` writes."""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from emu import data
+from emu.commands.output_file import output_file, unwritable
+from emu.faults import HostError
+from emu.history.recording import Outcome, Recording, TraceHash, source_texts, to_bytes
+from emu.machine import Machine
+from emu.recorder import Sink
+from emu.trace import Event
+
+_SOURCES = (".c", ".h", ".S")
+_MAX_SOURCE = 1 << 20
+
+
+class RecordFile:
+    """Listens to a run, and writes down what determined it."""
+
+    def __init__(self, file: BinaryIO, path: str) -> None:
+        self._file = file
+        self._path = path
+        self._hash = TraceHash()
+
+    def listening(self, other: Sink | None) -> Sink:
+        """A sink of events for the machine, which passes them on to `other`."""
+        if other is None:
+            return self._hash
+
+        def both(event: Event) -> None:
+            self._hash(event)
+            other(event)
+
+        return both
+
+    def write(self, guest: str, machine: Machine) -> None:
+        """Write the recording of a run that is over."""
+        config, reason = machine.config, machine.reason
+        assert reason is not None
+        if config.script is not None:  # its text is what counts; where it stood is this computer's affair
+            config = config._replace(script=(os.path.basename(config.script[0]), config.script[1]))
+        outcome = Outcome(machine.position, reason, machine.exit_port.code, self._hash.hexdigest())
+        source = machine.image.source
+        lines = source_texts(source, source_text)
+        recording = Recording(os.path.basename(guest) if os.sep in guest else guest, source, config, outcome)
+        write_recording(self._file, self._path, recording._replace(lines=lines))
+
+
+def write_recording(file: BinaryIO, path: str, recording: Recording) -> None:
+    """Write it. Raises HostError where that fails."""
+    try:
+        file.write(to_bytes(recording))
+    except OSError as error:
+        raise unwritable(error, path, "--record") from None
+
+
+@contextlib.contextmanager
+def record_file(path: str, inputs: Iterable[str] = ()) -> Iterator[RecordFile]:
+    """A recording at `path`, as output_file makes files. Raises HostError as that does."""
+    with output_file(path, "--record", inputs) as file:
+        yield RecordFile(file, path)
+
+
+def source_text(name: str) -> str | None:
+    """The text of a source file that a guest's debug information names, or None.
+
+    A guest may name any file: only sources here and below, and those that are shipped, are read.
+    """
+    if not name.endswith(_SOURCES):
+        return None
+    try:
+        shipped = data.guests_dir().parent
+    except HostError:
+        shipped = Path.cwd()
+    for folder in (Path.cwd(), shipped):
+        try:
+            path = (folder / name).resolve()
+            if path.is_relative_to(folder.resolve()) and path.is_file() and path.stat().st_size <= _MAX_SOURCE:
+                return path.read_text(encoding="utf-8", errors="replace")
+        except (OSError, ValueError):
+            continue
+    return None
