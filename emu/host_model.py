@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from emu import abi
 from emu.devices.steal_time import StealTime, Step
 from emu.host.draws import Draws
-from emu.package import BEGUN, PLANNED, Package
+from emu.package import BEGUN, BY_HAND, PLANNED, Package
 from emu.ram import Ram
 from emu.scenario import DEFAULT_STORE_GAP, Config
 from emu.stateful import State, Stateful
@@ -73,7 +73,7 @@ class HostModel:
             self._store_all(package, SYSTEM_TIME, clock.time.update(self._ram.load))
         if steal is None:
             return
-        if package.update is not None and package.store_in == 0:
+        if package.update in (PLANNED, BEGUN) and package.store_in == 0:
             self._continue(package, steal)
         if steal.requested and package.update is None:
             package.update = PLANNED
@@ -98,6 +98,39 @@ class HostModel:
         """
         if package.update is not None and package.steal is not None:
             self._finish(package, package.steal)
+
+    def store_by_hand(self, package: Package, added_ns: int, *, halves: bool) -> None:
+        """The next store of an update by hand; where none is under way one begins, and adds this to the run delay.
+
+        Nothing happens where the vCPU wants no updates.
+        """
+        steal = package.steal
+        if steal is None:
+            return
+        if package.update != BY_HAND:
+            self.finish(package)
+            package.added_ns = added_ns
+            steal.begin(self._run_delay_ns(package), halves=halves)
+            package.update = BY_HAND
+        while (step := steal.step(self._ram.load)) is not None:
+            self._store(package, STEAL_TIME, step)
+            if step.step != "preempted":
+                break
+        if steal.under_way is None:
+            package.update = None
+
+    def update_by_hand(self, package: Package, added_ns: int, count: int) -> None:
+        """`count` whole updates at once, which add this to the run delay; nothing where none are wanted."""
+        steal = package.steal
+        if steal is None or not steal.enabled or not self._ram.holds(steal.area_gpa, abi.KVM_STEAL_TIME_SIZE):
+            return
+        self.finish(package)
+        if count > 1:  # all but the last leave nothing but a version behind that can still be seen
+            gpa = steal.area_gpa + abi.KVM_STEAL_TIME_VERSION
+            version = (self._ram.load(gpa, 4) + 1 & ~1) + 2 * (count - 1)
+            self._store(package, STEAL_TIME, Step("burst", gpa, 4, version % (1 << 32)))
+        package.added_ns = added_ns
+        self._store_all(package, STEAL_TIME, steal.update(self._run_delay_ns(package), self._ram.load))
 
     def wrote_msr(self, package: Package) -> None:
         """A paravirtual MSR was written: the wall clock is stored at once, and never again."""
@@ -146,8 +179,11 @@ class HostModel:
         """The store that is next. Run delay is sampled when the first one is due, and not when it is planned."""
         if package.update == PLANNED:
             package.update = BEGUN
-            steal.begin(package.entity.run_delay_ns(self._now()), halves=self._halves)
+            steal.begin(self._run_delay_ns(package), halves=self._halves)
         return steal.step(self._ram.load)
+
+    def _run_delay_ns(self, package: Package) -> int:
+        return package.entity.run_delay_ns(self._now()) + package.added_ns
 
     def _store_all(self, package: Package, area: str, steps: Iterable[Step]) -> None:
         for step in steps:

@@ -33,7 +33,7 @@ from emu.host.entity import Entity
 from emu.host.turn import Alarm, Run
 from emu.host_model import HostModel
 from emu.interconnect import Interconnect
-from emu.package import Clocks, Package
+from emu.package import BEGUN, PLANNED, Clocks, Package
 from emu.ram import Ram
 from emu.recorder import Recorder, Sink
 from emu.result import (
@@ -302,7 +302,7 @@ class Machine:
         if run.until_ps is not None:
             # Rounded up: an instruction is not cut, so the last one may end a little late.
             budget = min(budget, -((self._now_ps - run.until_ps) // self.config.ps_per_insn))
-        if package.update is not None:
+        if package.update in (PLANNED, BEGUN):
             budget = min(budget, package.store_in)
         return max(budget, 1)
 
@@ -429,6 +429,19 @@ class Machine:
         """Do from outside what a WRMSR of this vCPU would do; raises GuestFault where it is refused."""
         self.leave_entry()
         self._completion.write_msr(self.packages[vcpu], msr, value)
+
+    def store_by_hand(self, vcpu: int, added_ns: int, *, halves: bool) -> None:
+        """The host's next store of an update of this vCPU's area, or the first of one.
+
+        `added_ns` is how much longer than it did the vCPU has waited, in all.
+        """
+        self.leave_entry()
+        self._model.store_by_hand(self.packages[vcpu], added_ns, halves=halves)
+
+    def update_by_hand(self, vcpu: int, added_ns: int, count: int) -> None:
+        """So many whole updates of this vCPU's area, between two units; `added_ns` as for `store_by_hand`."""
+        self.leave_entry()
+        self._model.update_by_hand(self.packages[vcpu], added_ns, count)
 
     def preempt(self, pcpu: int, who: str) -> None:
         """The host's next decision gives this pCPU to `who`, such as `task0`. Raises HostError where it cannot."""

@@ -55,6 +55,7 @@ UNTOLD: dict[str, tuple[int, ...]] = {
 
 # An update that the host model other-cpu spreads over time: its first store is still to come, or was performed.
 PLANNED, BEGUN = "planned", "begun"
+BY_HAND = "by-hand"  # begun, and each of its stores is asked for from outside
 
 
 class Clocks(NamedTuple):
@@ -77,10 +78,11 @@ class Package(Stateful):
     `exit` is an exit that has been taken and not yet completed, `halting` tells of a HLT that was, or of an INIT;
     `parked` says that no interrupt can wake this vCPU again, `kicked` that its next HLT is not to sleep.
     `waiting` says that it sleeps until a page is back, whatever comes meanwhile.
-    `update` (host model other-cpu) is PLANNED or BEGUN, its next store due after `store_in` more instructions, or None.
+    `update` is PLANNED or BEGUN (host model other-cpu), its next store due after `store_in` more instructions; BY_HAND;
+    or None. `added_ns` is run delay that was added by hand.
     """
 
-    fields = ("exit", "halting", "parked", "kicked", "waiting", "update", "store_in")
+    fields = ("exit", "halting", "parked", "kicked", "waiting", "update", "store_in", "added_ns")
     parts = ("tsc", "lapic", "steal", "clock", "async_pf", "pv_eoi", "poll", "migration")
 
     def __init__(
@@ -127,6 +129,7 @@ class Package(Stateful):
         self.waiting = False
         self.update: str | None = None
         self.store_in = 0
+        self.added_ns = 0
 
     def alarm_ps(self) -> int | None:
         """When something of this package's own will happen by itself."""

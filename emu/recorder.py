@@ -100,7 +100,12 @@ class Recorder:
     def marked(self, package: Package, exit_: PortOut) -> None:
         if self._trace is not None and exit_.value & 0xFF in _MARKS:
             mark, register = _MARKS[exit_.value & 0xFF]
-            self._trace(trace.Mark(self._t(), package.number, mark, package.vcpu.general(register)))
+            value = package.vcpu.general(register)
+            if not package.vcpu.wide:
+                # A value of 64 bits stands in two registers there.
+                high = package.vcpu.general("rcx") << 32 if mark == "end" else 0
+                value = (value & 0xFFFFFFFF | high) & 0xFFFFFFFFFFFFFFFF
+            self._trace(trace.Mark(self._t(), package.number, mark, value))
 
     def printed(self, package: Package, byte: int, port: int) -> None:
         if self._trace is not None:

@@ -5,13 +5,12 @@ In Linux: KVM_SET_REGS, KVM_SET_MSRS and a debugger's writes are edits nobody re
 
 from typing import Any, NamedTuple
 
-from emu import abi
 from emu.faults import GuestFault, HostError
 from emu.machine import Machine
 from emu.state import GENERAL
 
 _WORD = (1 << 64) - 1
-MAX_DATA = abi.MAX_RAM
+MAX_BURST = 1 << 31  # half of them bring a version back to where it was
 
 
 class SetRegister(NamedTuple):
@@ -44,7 +43,27 @@ class Preempt(NamedTuple):
     who: str
 
 
-Change = SetRegister | SetMemory | SetMsr | Preempt
+class HostStore(NamedTuple):
+    """The next store of an update of this vCPU's area; where none is under way, the first of one.
+
+    It tells of `added_ns` more run delay, in all, than there was; steal is stored in `halves` or whole. Nothing happens
+    to a vCPU that wants no updates.
+    """
+
+    vcpu: int
+    added_ns: int
+    halves: bool
+
+
+class HostUpdate(NamedTuple):
+    """`times` whole updates of this vCPU's area at once; `added_ns` as of a HostStore."""
+
+    vcpu: int
+    added_ns: int
+    times: int
+
+
+Change = HostStore | HostUpdate | SetRegister | SetMemory | SetMsr | Preempt
 
 
 class Edit(NamedTuple):
@@ -68,12 +87,26 @@ def apply(machine: Machine, change: Change) -> None:
     else:
         if not 0 <= change.vcpu < len(machine.packages):
             raise HostError(f"there is no vCPU {change.vcpu}", remedy=f"there are {len(machine.packages)}, from 0")
+        if isinstance(change, HostStore | HostUpdate):
+            _by_hand(machine, change)
+            return
         if not 0 <= change.value <= _WORD:
             raise HostError(f"{change.value:#x} does not fit into 64 bits")
         if isinstance(change, SetMsr):
             _set_msr(machine, change)
         else:
             _set_register(machine, change)
+
+
+def _by_hand(machine: Machine, change: HostStore | HostUpdate) -> None:
+    if not 0 <= change.added_ns <= _WORD:
+        raise HostError(f"a run delay of {change.added_ns} ns does not fit into 64 bits")
+    if isinstance(change, HostStore):
+        machine.store_by_hand(change.vcpu, change.added_ns, halves=change.halves)
+    elif not 1 <= change.times <= MAX_BURST:
+        raise HostError(f"{change.times} updates at once cannot be made", remedy=f"from 1 to {MAX_BURST} can")
+    else:
+        machine.update_by_hand(change.vcpu, change.added_ns, change.times)
 
 
 def _set_msr(machine: Machine, change: SetMsr) -> None:
@@ -108,7 +141,14 @@ def _set_register(machine: Machine, change: SetRegister) -> None:
 
 # --- as a file has them -----------------------------------------------------------------------------------------------
 
-_KINDS: dict[str, type[Change]] = {"register": SetRegister, "memory": SetMemory, "msr": SetMsr, "preempt": Preempt}
+_KINDS: dict[str, type[Change]] = {
+    "register": SetRegister,
+    "memory": SetMemory,
+    "msr": SetMsr,
+    "preempt": Preempt,
+    "store": HostStore,
+    "update": HostUpdate,
+}
 
 
 def to_json(edit: Edit) -> dict[str, Any]:
@@ -127,7 +167,8 @@ def from_json(data: Any) -> Edit:
     if set(values) != set(kind._fields) or not _is_number(data.get("at")):
         raise ValueError(f"an edit of kind {data['kind']} with other fields than it has")
     for key, value in values.items():
-        if not (isinstance(value, str) if key in ("register", "data", "who") else _is_number(value)):
+        kinds = {"register": str, "data": str, "who": str, "halves": bool}
+        if not (isinstance(value, kinds[key]) if key in kinds else _is_number(value)):
             raise ValueError(f"an edit whose {key} is {value!r:.40}")
     if kind is SetMemory:
         values["data"] = bytes.fromhex(values["data"])

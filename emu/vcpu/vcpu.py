@@ -134,6 +134,11 @@ class Vcpu:
         """Up to `size` bytes of guest memory, fewer where a page is missing."""
         return read_linear(self.ram, self.paging(), linear, size)
 
+    @property
+    def wide(self) -> bool:
+        """Whether it executes 64-bit code."""
+        return self._reside().hidden().long
+
     def pc(self) -> int:
         """The linear address of the next instruction."""
         hidden = self._reside().hidden()

@@ -78,18 +78,22 @@ static inline struct steal_reading steal_read(const struct kvm_steal_time *area)
 
 // --- Marks: tell the emulator where a read begins and what it returned ---
 //
-// The mark's number is written to PORT_MARK while RBX holds the area's address and, at the end, RAX the value: hence
-// OUTS, which writes a byte from memory and leaves RAX alone. A mark costs an exit; it changes nothing in the guest.
+// The mark's number is written to PORT_MARK while RBX holds the area's address and, at the end, RAX the value (32-bit
+// code: EAX its lower half and ECX its upper one): hence OUTS, which writes a byte from memory and leaves those alone. A
+// mark costs an exit; it changes nothing in the guest.
 
-#ifdef __x86_64__
-static inline void steal_mark(uint8_t number, const struct kvm_steal_time *area, uint64_t value)
+static inline void steal_mark(uint8_t number, const volatile struct kvm_steal_time *area, uint64_t value)
 {
     const uint8_t *byte = &number;
+#ifdef __x86_64__
     __asm__ volatile("outsb" : "+S"(byte) : "d"(PORT_MARK), "b"(area), "a"(value) : "memory");
+#else
+    const uint32_t low = (uint32_t)value, high = (uint32_t)(value >> 32);
+    __asm__ volatile("outsb" : "+S"(byte) : "d"(PORT_MARK), "b"(area), "a"(low), "c"(high) : "memory");
+#endif
 }
 
 #define STEAL_MARK_BEGIN(area) steal_mark(MARK_BEGIN, (area), 0)
 #define STEAL_MARK_END(area, value) steal_mark(MARK_END, (area), (value))
-#endif
 
 #endif

@@ -1,0 +1,172 @@
+"""What must hold in every schedule, and the monitor that judges it while a run goes by.
+
+The monitor hears the events of a run, and a little more that no event tells: what a guest writes into its area, and
+where a read begins and ends that was declared from outside. What it remembers is part of a schedule's state: two
+schedules are the same from here on only where the monitor is as well.
+
+A value is current from the even store that publishes it to the odd store of the next update; during an update none is.
+
+Source: the protocol of the "KVM Steal time guest/host interface"; record_steal_time() in arch/x86/kvm/x86.c.
+"""
+
+from typing import Any, NamedTuple
+
+from emu import abi, result, trace
+from emu.machine import Machine
+from emu.trace import Event
+
+CURRENT, FORWARD, OWN_AREA, ZEROED = "current", "forward", "own-area", "zeroed"
+UNWRITTEN, NO_FAULT, ENDS, UNTOUCHED, AWAKE = "unwritten", "no-fault", "ends", "untouched", "awake"
+
+PROPERTIES = {
+    CURRENT: "a read returns a value that was published, and current at some moment of the read",
+    FORWARD: "no read returns less than an earlier one of the same vCPU",
+    OWN_AREA: "a read is of the area that its vCPU has registered",
+    ZEROED: "an area is zero when it is registered",
+    UNWRITTEN: "no guest writes version or steal of an area that is registered",
+    NO_FAULT: "no exception ends the run",
+    ENDS: "once the host rests, the guest comes to an end",
+    UNTOUCHED: "the host writes into no area that is not registered",
+    AWAKE: "no vCPU sleeps for ever while another one has ended",
+}
+# Judged about the guest's own doing; a guest without these has nothing to prove.
+OF_READS = (CURRENT, FORWARD, OWN_AREA)
+_PROTECTED = 16  # bytes: steal, version, flags
+
+
+class Violation(NamedTuple):
+    """What did not hold, and why, in one sentence."""
+
+    property: str
+    why: str
+
+
+class Reading(NamedTuple):
+    """A read that is under way: of which area, and the values that were current in it so far."""
+
+    area: int
+    currents: frozenset[int]
+
+
+class Watched(NamedTuple):
+    """What the monitor remembers of one vCPU: the current value, the read under way, what was returned last."""
+
+    current: int | None = None
+    reading: Reading | None = None
+    last: int | None = None
+
+
+class Monitor:
+    """Judges the properties named in `wanted`; `judged` counts how often each was."""
+
+    def __init__(self, vcpus: int, wanted: frozenset[str]) -> None:
+        self.state: tuple[Watched, ...] = (Watched(),) * vcpus
+        self.judged = dict.fromkeys(PROPERTIES, 0)
+        self.violations: list[Violation] = []
+        self.reads: list[tuple[int, int, frozenset[int]]] = []  # of the transition under way: vCPU, value, currents
+        self._wanted = wanted
+
+    def heard(self, machine: Machine, event: Event) -> None:
+        """An event of the run."""
+        if type(event) is trace.Store and event.area == "steal-time":
+            self._stored(machine, event)
+        elif type(event) is trace.Mark:
+            if event.mark == "begin":
+                self.begins(machine, event.vcpu, event.value)
+            else:
+                self.ends(machine, event.vcpu, event.value)
+        elif type(event) is trace.MsrWrite and event.msr == abi.MSR_KVM_STEAL_TIME and event.accepted:
+            self._registered(machine, event)
+        elif type(event) is trace.End:
+            self._ended(machine, event)
+
+    def begins(self, machine: Machine, vcpu: int, area: int) -> None:
+        """A vCPU begins to read an area."""
+        watched = self.state[vcpu]
+        self._own_area(machine, vcpu, area)
+        currents = frozenset(() if watched.current is None else (watched.current,))
+        self._remember(vcpu, reading=Reading(area, currents))
+
+    def ends(self, machine: Machine, vcpu: int, value: int) -> None:
+        """A vCPU has read this value; nothing where it did not begin."""
+        watched = self.state[vcpu]
+        reading = watched.reading
+        if reading is None:
+            return
+        self.reads.append((vcpu, value, reading.currents))
+        if self._own_area(machine, vcpu, reading.area):
+            self._judge(CURRENT, value in reading.currents, _not_current(machine, reading, value))
+        if watched.last is not None:
+            why = f"the read returns {value:#x}, and one before it has returned {watched.last:#x}"
+            self._judge(FORWARD, value >= watched.last, why)
+        self._remember(vcpu, reading=None, last=value)
+
+    def guest_wrote(self, machine: Machine, vcpu: int, linear: int, size: int) -> None:
+        """A guest stores into the area of this vCPU, which is registered."""
+        steal = machine.packages[vcpu].steal
+        assert steal is not None
+        offset = linear - steal.area_gpa
+        why = f"the guest stores {size} bytes at offset {max(offset, 0)} of the area that it has registered"
+        self._judge(UNWRITTEN, not (offset < _PROTECTED and offset + size > 0), why)
+
+    def livelock(self, turns: int) -> None:
+        """The guest came back to a state in which it had been, with the host at rest."""
+        self._judge(ENDS, False, f"the host rests, and the guest comes back to the same state after {turns} steps, for ever")
+
+    def came_to_an_end(self) -> None:
+        """With the host at rest the guest has ended."""
+        self._judge(ENDS, True, "")
+
+    def _stored(self, machine: Machine, event: trace.Store) -> None:
+        steal = machine.packages[event.vcpu].steal
+        assert steal is not None
+        inside = steal.enabled and 0 <= event.gpa - steal.area_gpa < abi.KVM_STEAL_TIME_SIZE
+        self._judge(UNTOUCHED, inside, f"the host stores at {event.gpa:#x}, where no area is registered")
+        if event.step in ("odd", "burst"):
+            self._remember(event.vcpu, current=None)
+        elif event.step == "even":
+            value = machine.ram.load(steal.area_gpa, 8)
+            reading = self.state[event.vcpu].reading
+            if reading is not None:
+                reading = reading._replace(currents=reading.currents | {value})
+            self._remember(event.vcpu, current=value, reading=reading)
+
+    def _registered(self, machine: Machine, event: trace.MsrWrite) -> None:
+        self._remember(event.vcpu, current=None)
+        if not event.value & abi.KVM_MSR_ENABLED:
+            return
+        gpa = event.value & abi.KVM_STEAL_ADDRESS_MASK
+        if machine.ram.holds(gpa, abi.KVM_STEAL_TIME_SIZE):
+            found = machine.ram.read(gpa, _PROTECTED)
+            self._judge(ZEROED, not any(found), f"the area at {gpa:#x} is registered while it holds {found.hex(' ')}")
+
+    def _ended(self, machine: Machine, event: trace.End) -> None:
+        fault = event.reason == result.TRIPLE_FAULT
+        self._judge(NO_FAULT, not fault, machine.result().fault.text if fault else "")  # type: ignore[union-attr]
+        if len(self.state) > 1:
+            asleep = event.reason == result.HALTED
+            self._judge(AWAKE, not asleep, "every vCPU sleeps, and nothing is left that could wake one")
+
+    def _own_area(self, machine: Machine, vcpu: int, area: int) -> bool:
+        steal = machine.packages[vcpu].steal
+        own = steal is not None and steal.enabled and steal.area_gpa == area
+        where = "none" if steal is None or not steal.enabled else f"the one at {steal.area_gpa:#x}"
+        self._judge(OWN_AREA, own, f"the guest reads the area at {area:#x}, and has registered {where}")
+        return own
+
+    def _judge(self, name: str, holds: bool, why: str) -> None:
+        if name in self._wanted:
+            self.judged[name] += 1
+            if not holds:
+                self.violations.append(Violation(name, why))
+
+    def _remember(self, vcpu: int, **changes: Any) -> None:
+        watched = self.state[vcpu]._replace(**changes)
+        self.state = (*self.state[:vcpu], watched, *self.state[vcpu + 1 :])
+
+
+def _not_current(machine: Machine, reading: Reading, value: int) -> str:
+    if not reading.currents:
+        return f"the read returns {value:#x}, and no value was current while it lasted: the host was inside an update"
+    known = " and ".join(f"{one:#x}" for one in sorted(reading.currents))
+    return f"the read returns {value:#x}, and while it lasted only {known} was current"

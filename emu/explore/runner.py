@@ -1,0 +1,268 @@
+"""A machine that is driven from visible point to visible point, restored, and told what the host does.
+
+A visible point is a position just before an instruction that touches what the host's steps touch: an access to an
+area that is registered, a mark, a write to the steal-time MSR, the beginning or end of a read declared from outside.
+Between two of them the guest touches nothing that the host writes, so a step of the host anywhere between has the same
+effect as at the end.
+
+To find the next one, the guest runs ahead with hooks on the areas, and is taken back.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from emu import abi, trace
+from emu.explore.instance import Instance
+from emu.explore.properties import Monitor, Watched
+from emu.faults import HostError
+from emu.history import edits
+from emu.history.edits import Change, HostStore, HostUpdate
+from emu.history.memory import Memory, Pages
+from emu.machine import Machine
+from emu.result import LIMITS
+from emu.stateful import State
+from emu.trace import Event
+from emu.vcpu.watch import Access, Watch
+
+_STRETCH = 128  # instructions run ahead at first
+_LONGEST_STRETCH = 1 << 20
+
+
+class Snapshot(NamedTuple):
+    """All that a schedule has come to: the machine, its RAM, and what the monitor remembers."""
+
+    state: State
+    pages: Pages
+    watched: tuple[Watched, ...]
+    made: tuple[int, ...]
+
+
+class TimeMatters(Exception):
+    """The guest reads time: states that differ in it alone are not the same."""
+
+
+class Runner:
+    """One machine for one instance. `made` counts the updates that were begun, of each vCPU."""
+
+    def __init__(self, instance: Instance, *, time: bool = False) -> None:
+        self.instance = instance
+        self.monitor = Monitor(instance.vcpus, instance.properties)
+        self.made = (0,) * instance.vcpus
+        self._time = time
+        self._ahead: list[int] = []  # visible points that are known to lie ahead
+        self._ahead_to = 0  # how far it has been looked
+        self._looking: list[int] | None = None
+        self._moves: list[int] = []  # those of them at which the guest writes the MSR
+        self._watch: Watch | None = None
+        self._watched_ranges: tuple[tuple[int, int], ...] = ()
+        self._digests: dict[bytes, bytes] = {}
+        self.machine = Machine(instance.image, instance.config(), trace=self._heard)
+        self._memory = Memory(self.machine.ram)
+        self._reads = self._watch_reads()
+
+    # --- standing still ----------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """Everything here."""
+        return Snapshot(self.machine.state(), self._memory.keep(), self.monitor.state, self.made)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Be there again."""
+        self._memory.restore(snapshot.pages)
+        self.machine.load(snapshot.state)
+        self.monitor.state = snapshot.watched
+        self.made = snapshot.made
+        self._ahead, self._ahead_to = [], 0
+
+    def key(self, snapshot: Snapshot) -> bytes:
+        """128 bits that tell states apart which may go on differently; what has no future influence is left out."""
+        own, vcpus, packages, parts = snapshot.state
+        machine = self.machine
+        cpus = [(whole[0], whole[3], whole[4]) for whole in vcpus]
+        entities = [(one.run_state, one.pcpu) for one in machine.host.vcpus]
+        now = own[3] if self._time else 0
+        pages = sorted((page, self._digest(content)) for page, content in snapshot.pages.items())
+        marks, devices = parts[5], (parts[1], parts[2] if self._time else None)
+        told = (cpus, packages, entities, now, pages, marks, devices, own[2], snapshot.watched, snapshot.made)
+        return hashlib.blake2b(repr(told).encode(), digest_size=16).digest()
+
+    def _digest(self, content: bytes) -> bytes:
+        digest = self._digests.get(content)
+        if digest is None:
+            if len(self._digests) > 4096:
+                self._digests.clear()
+            digest = self._digests[content] = hashlib.blake2b(content, digest_size=16).digest()
+        return digest
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over."""
+        return self.machine.reason is not None
+
+    @property
+    def cut(self) -> bool:
+        """Whether a limit ended it, so that nothing is known of what follows."""
+        return self.machine.reason in LIMITS
+
+    def under_way(self, vcpu: int) -> bool:
+        """Whether the host is inside an update of this vCPU's area."""
+        steal = self.machine.packages[vcpu].steal
+        return steal is not None and steal.under_way is not None
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether the host is inside no update."""
+        return not any(self.under_way(vcpu) for vcpu in range(self.instance.vcpus))
+
+    # --- what the host may do ----------------------------------------------------------------------------------------
+
+    def options(self) -> list[Change]:
+        """The steps that the host can make here."""
+        found: list[Change] = []
+        for vcpu in range(self.instance.vcpus):
+            steal = self.machine.packages[vcpu].steal
+            if steal is not None and steal.enabled and not steal.requested:
+                found += self.instance.updates_left(self.made[vcpu], self.under_way(vcpu), vcpu)
+        return found
+
+    def apply(self, change: Change) -> None:
+        """The host makes this step."""
+        if isinstance(change, HostStore | HostUpdate):
+            vcpu = change.vcpu
+            if not self.under_way(vcpu):
+                self.made = (*self.made[:vcpu], self.made[vcpu] + 1, *self.made[vcpu + 1 :])
+        self._begin()
+        edits.apply(self.machine, change)
+        self._ahead, self._ahead_to = [], 0
+
+    # --- what the guest does -----------------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """The guest goes on to the next visible point, or to the end; `monitor` has judged what it did."""
+        machine = self.machine
+        self._begin()
+        self._watch_areas()
+        begun = machine.position
+        point = self._next_point(begun)
+        if point is not None:
+            machine.run_to(point)
+        else:
+            machine.run_to(self._ahead_to)
+
+    def advance_one(self) -> None:
+        """The guest does one unit of work: without reduction, every position is a point."""
+        self._begin()
+        self._watch_areas()
+        self.machine.run_to(self.machine.position + 1)
+
+    def _next_point(self, begun: int) -> int | None:
+        """The next visible point after `begun`; None where the run ends before, which is then at `_ahead_to`."""
+        while self._ahead and self._ahead[0] <= begun:
+            self._ahead.pop(0)
+        if self._ahead:
+            return self._ahead[0]
+        here, machine = self.snapshot(), self.machine
+        found: list[int] = []
+        stretch = _STRETCH
+        self._moves.clear()
+        self._looking = found
+        try:
+            while not self.ended and not any(point > begun for point in found):
+                machine.run_to(machine.position + stretch)
+                stretch = min(stretch * 4, _LONGEST_STRETCH)
+        finally:
+            self._looking = None
+        end = machine.position
+        self.restore(here)
+        # From a write of the MSR on, other memory may be the area: what lies behind it was not watched.
+        known_to = min((point for point in self._moves if point >= begun), default=end)
+        if known_to == begun:
+            found.append(known_to := begun + 1)
+        self._ahead = sorted({point for point in found if begun < point <= known_to})
+        self._ahead_to = end
+        return self._ahead[0] if self._ahead else None
+
+    def _begin(self) -> None:
+        self.monitor.violations.clear()
+        self.monitor.reads.clear()
+
+    # --- what is noticed ---------------------------------------------------------------------------------------------
+
+    def _heard(self, event: Event) -> None:
+        looking = self._looking
+        if type(event) is trace.ExitEvent and not self._time and event.exit == "Rdtsc":
+            raise TimeMatters
+        if looking is None:
+            if hasattr(self, "machine"):
+                self.monitor.heard(self.machine, event)
+            return
+        if type(event) is trace.Mark:
+            looking.append(self.machine.arriving() - 1)
+        elif type(event) is trace.MsrWrite and event.msr == abi.MSR_KVM_STEAL_TIME:
+            looking.append(self.machine.arriving() - 1)
+            self._moves.append(self.machine.arriving() - 1)
+
+    def _accessed(self, access: Access) -> None:
+        machine = self.machine
+        if self._looking is not None:
+            self._looking.append(machine.arriving() - 1)
+        elif access.write:
+            for package in machine.packages:
+                steal = package.steal
+                if steal is not None and steal.enabled:
+                    offset = access.linear - steal.area_gpa
+                    if -access.size < offset < abi.KVM_STEAL_TIME_SIZE:
+                        self.monitor.guest_wrote(machine, package.number, access.linear, access.size)
+
+    def _watch_areas(self) -> None:
+        """Hooks on the areas that are registered now."""
+        ranges = []
+        for package in self.machine.packages:
+            steal = package.steal
+            if steal is not None and steal.enabled:
+                gpa = steal.area_gpa
+                if package.vcpu.translate(gpa) != gpa:
+                    raise HostError(
+                        "this guest reaches its area by another address than the host does",
+                        remedy="exploring is for guests that keep the page tables they were given",
+                    )
+                ranges.append((gpa, gpa + abi.KVM_STEAL_TIME_SIZE - 1))
+        if tuple(ranges) != self._watched_ranges:
+            if self._watch is not None:
+                self._watch.close()
+            self._watched_ranges = tuple(ranges)
+            self._watch = Watch(self.machine.engine, reads=ranges, writes=ranges, accessed=self._accessed)
+
+    def _watch_reads(self) -> Watch | None:
+        read = self.instance.read
+        if read is None:
+            return None
+        begins, ends = frozenset(read.begins), frozenset(read.ends)
+
+        def executed(linear: int) -> None:
+            machine = self.machine
+            assert machine.acting is not None
+            if self._looking is not None:
+                self._looking.append(machine.arriving() - 1)
+                return
+            vcpu = machine.acting.number
+            if linear in begins:
+                steal = machine.acting.steal
+                self.monitor.begins(machine, vcpu, 0 if steal is None else steal.area_gpa)
+            elif linear in ends:
+                self.monitor.ends(machine, vcpu, self._result(read.register))
+
+        code: Iterable[tuple[int, int]] = [(one, one) for one in (*read.begins, *read.ends)]
+        return Watch(self.machine.engine, code=code, executed=executed)
+
+    def _result(self, register: str) -> int:
+        """What a read declared from outside returns; `edx:eax` names two registers of 32-bit code."""
+        engine = self.machine.engine
+        value = 0
+        for name in register.split("+"):
+            name = name.upper()
+            wide = "R" + name[1:] if name.startswith("E") else name
+            part = engine.read_register(wide)
+            value = value << 32 | (part & 0xFFFFFFFF if name.startswith("E") else part)
+        return value
