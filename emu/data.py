@@ -11,6 +11,7 @@ from emu.faults import HostError
 SOURCE_SUFFIXES = (".S", ".c")
 SHARED_SOURCES = ("start", "start32", "trap", "runtime")  # linked into the programs, no programs themselves
 CONFORMANCE = "conformance"  # the folder of guests that judge from inside
+READERS = "readers"  # the folder of ways to read an area, right and wrong
 BUILD = "build"
 REFERENCE = "reference"
 REFERENCE_HASHES = "reference.sha256"
@@ -43,7 +44,7 @@ def build_dir(*, reference: bool = False) -> Path:
 def guest_sources() -> dict[str, Path]:
     """The source file of each guest program by its name, sorted: {"bad_msr": .../bad_msr.c, "conformance/msr": ...}."""
     folder = guests_dir()
-    places = (("", folder), (f"{CONFORMANCE}/", folder / CONFORMANCE))
+    places = (("", folder), *((f"{name}/", folder / name) for name in (CONFORMANCE, READERS)))
     sources = {
         prefix + path.stem: path
         for prefix, place in places

@@ -65,10 +65,10 @@ class MsrWrite(NamedTuple):
 class Store(NamedTuple):
     """One store of the host into a paravirtual area.
 
-    Of `steal-time`, `step` is `preempted`, `odd`, `steal` (or `steal-low`, `steal-high`), `even`; `burst` is the version
-    that many updates at once leave behind. Of `system-time` it is `odd`, `pad`, `tsc-timestamp`, `system-time`,
-    `scale`, `even`; of `wall-clock` `odd`, `sec`, `nsec`, `even`; of
-    `pv-eoi` `pv-eoi-set`, `pv-eoi-clear`; of `async-pf` `apf-flags`, `apf-token`.
+    Of `steal-time`, `step` is `preempted`, `odd`, `steal` (or `steal-low`, `steal-high`), `even`; `burst` is a
+    version that many updates at once leave behind. Of `system-time` it is `odd`, `pad`, `tsc-timestamp`, `system-
+    time`, `scale`, `even`; of `wall-clock` `odd`, `sec`, `nsec`, `even`; of `pv-eoi` `pv-eoi-set`, `pv-eoi-clear`; of
+    `async-pf` `apf-flags`, `apf-token`.
     """
 
     t: int

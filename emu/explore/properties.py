@@ -111,7 +111,9 @@ class Monitor:
 
     def livelock(self, turns: int) -> None:
         """The guest came back to a state in which it had been, with the host at rest."""
-        self._judge(ENDS, False, f"the host rests, and the guest comes back to the same state after {turns} steps, for ever")
+        self._judge(
+            ENDS, False, f"the host rests, and the guest comes back to the same state after {turns} steps, for ever"
+        )
 
     def came_to_an_end(self) -> None:
         """With the host at rest the guest has ended."""

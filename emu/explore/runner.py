@@ -1,7 +1,8 @@
 """A machine that is driven from visible point to visible point, restored, and told what the host does.
 
 A visible point is a position just before an instruction that touches what the host's steps touch: an access to an
-area that is registered, a mark, a write to the steal-time MSR, the beginning or end of a read declared from outside.
+area that is registered, a mark, a write to the steal-time MSR, the beginning or end of a read declared from outside,
+the end of the run.
 Between two of them the guest touches nothing that the host writes, so a step of the host anywhere between has the same
 effect as at the end.
 
@@ -174,6 +175,8 @@ class Runner:
         finally:
             self._looking = None
         end = machine.position
+        if self.ended:
+            found.append(end - 1)
         self.restore(here)
         # From a write of the MSR on, other memory may be the area: what lies behind it was not watched.
         known_to = min((point for point in self._moves if point >= begun), default=end)

@@ -8,60 +8,18 @@ again is not gone on from; where it is met on the guest's own way with the host 
 """
 
 import heapq
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+from emu.explore.counter import Counter
 from emu.explore.instance import Instance
+from emu.explore.node import Node
 from emu.explore.properties import PROPERTIES, Violation
-from emu.explore.runner import Runner, Snapshot, TimeMatters
-from emu.history.edits import Change, Edit
+from emu.explore.runner import Runner, TimeMatters
+from emu.history.edits import Change
 
 Progress = Callable[["Search"], None]
 PROVED, REFUTED, OPEN = "proved", "refuted", "open"
-
-
-class Node:
-    """A state at a visible point: how it was reached first, and where it leads.
-
-    `next` is the node that the guest reaches from here, None where its run ends; `gap` is how many positions lie
-    before this point at which a host step would have the same effect.
-    """
-
-    __slots__ = ("number", "parent", "change", "position", "insns", "layer", "snapshot", "next", "gap", "children", "rest")
-
-    def __init__(self, number: int, parent: "Node | None", change: Change | None, layer: int) -> None:
-        self.number = number
-        self.parent = parent
-        self.change = change
-        self.layer = layer
-        self.position = 0
-        self.insns = 0
-        self.snapshot: Snapshot | None = None
-        self.next: Node | None = None
-        self.gap = 1
-        self.children: list[Node] = []
-        self.rest = True
-
-    def schedule(self) -> tuple[Edit, ...]:
-        """The host's steps on the way here, each with its position."""
-        found: list[Edit] = []
-        node: Node | None = self
-        while node is not None:
-            if node.change is not None:
-                found.append(Edit(node.position, node.change))
-            node = node.parent
-        return tuple(reversed(found))
-
-    def points(self) -> list[int]:
-        """The positions of the visible points on the way here, this one included."""
-        found: list[int] = []
-        node: Node | None = self
-        while node is not None:
-            if not found or found[-1] != node.position:
-                found.append(node.position)
-            node = node.parent
-        return found[::-1]
 
 
 class Found(NamedTuple):
@@ -198,7 +156,7 @@ class Search:
                     self.judged["ends"] += "ends" in self.instance.properties
             return None
         following = self._node(node, None, node.layer)
-        following.gap = max(machine.position - node.position, 1)
+        node.gap = max(machine.position - node.position, 1)
         known = self._settled(following, node, by_host=False)
         if known is None:
             self._look_for_loop(node)
@@ -271,7 +229,7 @@ class Search:
 
     def _report(self, root: Node, *, time: bool, complete: bool) -> Report:
         verdict = REFUTED if self._best is not None else PROVED if complete and not self.cut else OPEN
-        count = Counter()
+        counter = Counter(self.nodes.values())
         return Report(
             verdict=verdict,
             found=self._best,
@@ -280,67 +238,9 @@ class Search:
             layers=self.layer,
             ends=self.ends,
             cut=self.cut,
-            schedules=count.of(root, weigh=False) if complete else 0,
-            placements=count.of(root, weigh=True) if complete else 0,
+            schedules=counter.ways(root, weigh=False) if complete else 0,
+            placements=counter.ways(root, weigh=True) if complete else 0,
             judged=dict(self.judged),
             time_matters=time,
             complete=complete,
         )
-
-
-class Counter:
-    """Counts the schedules of a finished search: ways through its graph, from the beginning to the guest's end.
-
-    Steps that fall into one gap may be placed there at any of its positions, in their order.
-    """
-
-    def of(self, root: Node, *, weigh: bool) -> int:
-        """How many there are; with `weigh`, over all positions instead of visible points alone."""
-        # By layers from the last on; within one along the guest's way, a loop counting once.
-        done: dict[int, int] = {}
-        stack = [root]
-        on_way: set[int] = set()
-        while stack:
-            node = stack[-1]
-            if node.number in done:
-                stack.pop()
-                continue
-            needed = [one for one in self._needed(node) if one.number not in done and one.number not in on_way]
-            if needed and node.number not in on_way:
-                on_way.add(node.number)
-                stack += needed
-                continue
-            on_way.discard(node.number)
-            done[node.number] = self._ways(node, done, weigh=weigh)
-            stack.pop()
-        return self._from(root, 1, done, weigh=weigh)
-
-    def _needed(self, node: Node) -> list[Node]:
-        """The nodes whose own way on has to be counted first: all that the host reaches from where the guest goes."""
-        if node.next is None:
-            return []
-        found, layer = [], [node.next]
-        while layer:
-            found += layer
-            layer = [child for one in layer for child in one.children]
-        return found
-
-    def _ways(self, node: Node, done: dict[int, int], *, weigh: bool) -> int:
-        """The schedules in which the guest, not the host, moves on from here."""
-        if node.next is None:
-            return 1
-        return self._from(node.next, node.next.gap if weigh else 1, done, weigh=weigh)
-
-    def _from(self, node: Node, gap: int, done: dict[int, int], *, weigh: bool) -> int:
-        """Any number of host steps in the gap before this node, and then the guest's way on."""
-        total, level, steps = 0, {node.number: (node, 1)}, 0
-        while level:
-            ways = math.comb(gap + steps - 1, steps)
-            total += ways * sum(times * done.get(one.number, 0) for one, times in level.values())
-            following: dict[int, tuple[Node, int]] = {}
-            for one, times in level.values():
-                for child in one.children:
-                    before = following.get(child.number, (child, 0))[1]
-                    following[child.number] = child, before + times
-            level, steps = following, steps + 1
-        return total

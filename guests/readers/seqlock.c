@@ -1,0 +1,19 @@
+// emu run readers/seqlock
+// The retry loop as it should be: two equal, even versions around the load.
+
+#include "reader.h"
+
+static uint64_t reader(shared_area *area)
+{
+    uint32_t version;
+    uint64_t steal;
+    do {
+        version = area->version;
+        barrier();
+        steal = area->steal;
+        barrier();
+    } while (version & 1 || version != area->version);
+    return steal;
+}
+
+READER_MAIN
