@@ -20,6 +20,7 @@ NO_READER = 141  # 128 + SIGPIPE: what a shell shows for any program that the si
 COMMANDS = {
     "run": "run a guest and account for its time",
     "replay": "play a recorded run again, or go to a place in it",
+    "explore": "try every placement of the host's steps, and prove or refute",
     "build": "build a guest from C or assembler",
     "guests": "list the guests that come with emu",
     "conform": "compare the emulator with its specification and with real KVM",

@@ -67,7 +67,8 @@ MAY_IMPORT = {
     "history": MACHINE,
     "view": MACHINE | {"history"},
     "conform": MACHINE | {"kvm"},
-    "commands": MACHINE | {"history", "view", "abi_header", "kvm", "conform"},
+    "explore": MACHINE | {"history"},
+    "commands": MACHINE | {"history", "explore", "view", "abi_header", "kvm", "conform"},
 }
 LAZY = {"__init__", "__main__"}  # these alone may name any room
 

@@ -3,6 +3,7 @@
 import os
 import stat
 import time
+from collections.abc import Callable
 from typing import TextIO
 
 from emu.commands.console import ConsoleWriter
@@ -71,3 +72,30 @@ class Progress:
         self._stream.flush()
         # With room for the ^C that a terminal echoes behind it.
         self._width = min(len(line) + 2, (columns or 80) - 1)
+
+
+class Ticker:
+    """A line of text on `stream` that changes now and then, for work that is no run."""
+
+    def __init__(self, stream: TextIO, *, enabled: bool) -> None:
+        self._stream = stream
+        self._enabled = enabled
+        self._next = time.monotonic() + _FIRST_S
+        self._width = 0
+
+    def __call__(self, text: Callable[[], str]) -> None:
+        """Show `text()` if it is time to."""
+        if not self._enabled or time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _EVERY_S
+        line = text()[:78]
+        self._stream.write("\r" + line.ljust(self._width))
+        self._stream.flush()
+        self._width = len(line)
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._width:
+            self._stream.write("\r" + " " * self._width + "\r")
+            self._stream.flush()
+            self._width = 0

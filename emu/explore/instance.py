@@ -6,6 +6,7 @@ from emu import abi, clock
 from emu.boot.image import Image
 from emu.code.disassembly import disassemble
 from emu.code.symbols import Symbols
+from emu.explore.properties import Own
 from emu.faults import HostError
 from emu.history.edits import Change, HostStore, HostUpdate
 from emu.scenario import Config
@@ -26,7 +27,9 @@ class Read(NamedTuple):
 
 
 class Instance(NamedTuple):
-    """`updates` of each vCPU's area are placed: whole ones where `model` is "kvm", else store by store, with steal in
+    """What is explored.
+
+    `updates` of each vCPU's area are placed: whole ones where `model` is "kvm", else store by store, with steal in
     `halves` or not. `burst` is how many whole updates one step may make, besides single ones.
 
     `switches` bounds the switches between vCPUs that were not asked for. `insn_limit` is the longest run, and
@@ -45,6 +48,7 @@ class Instance(NamedTuple):
     insn_limit: int = 1_000_000
     state_limit: int = 200_000
     properties: frozenset[str] = frozenset()
+    own: tuple[tuple[str, Own], ...] = ()
 
     def config(self) -> Config:
         """A machine on which nothing happens by itself: no task, no quantum that ends."""

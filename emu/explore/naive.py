@@ -10,6 +10,7 @@ from typing import NamedTuple
 from emu.explore.instance import Instance
 from emu.explore.runner import Runner, Snapshot
 from emu.history.edits import Edit
+from emu.stateful import State
 
 
 class NaiveReport(NamedTuple):
@@ -45,7 +46,7 @@ class Naive:
         return NaiveReport(self._schedules, self._waiting, *found, complete=not stack)
 
     def _try(self, beginning: Snapshot, schedule: tuple[Edit, ...]) -> list[tuple[Edit, ...]]:
-        """Follow a schedule to the end of the run; the schedules that have one more step than it, later than its own."""
+        """Follow a schedule to the end of the run; returns those that have one step more, and that later."""
         runner = self._runner
         runner.restore(beginning)
         more: list[tuple[Edit, ...]] = []
@@ -78,6 +79,6 @@ class Naive:
         return bool(monitor.violations)
 
 
-def _timeless(state):  # type: ignore[no-untyped-def]
+def _timeless(state: State) -> State:
     own, *rest = state
     return (*own[:3], 0, *own[4:]), *rest

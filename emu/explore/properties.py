@@ -9,9 +9,11 @@ A value is current from the even store that publishes it to the odd store of the
 Source: the protocol of the "KVM Steal time guest/host interface"; record_steal_time() in arch/x86/kvm/x86.c.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from emu import abi, result, trace
+from emu.faults import HostError
 from emu.machine import Machine
 from emu.trace import Event
 
@@ -27,7 +29,7 @@ PROPERTIES = {
     NO_FAULT: "no exception ends the run",
     ENDS: "once the host rests, the guest comes to an end",
     UNTOUCHED: "the host writes into no area that is not registered",
-    AWAKE: "no vCPU sleeps for ever while another one has ended",
+    AWAKE: "the vCPUs do not all fall asleep for ever",
 }
 # Judged about the guest's own doing; a guest without these has nothing to prove.
 OF_READS = (CURRENT, FORWARD, OWN_AREA)
@@ -56,15 +58,31 @@ class Watched(NamedTuple):
     last: int | None = None
 
 
-class Monitor:
-    """Judges the properties named in `wanted`; `judged` counts how often each was."""
+class Moment(NamedTuple):
+    """What a user's own property is shown, each time the guest has come to a visible point, or to its end.
 
-    def __init__(self, vcpus: int, wanted: frozenset[str]) -> None:
+    `reads` are those that have ended since the point before: (vCPU, value returned, values current meanwhile). Where
+    two schedules lead to the same state only one of them is gone on with, so a property must not remember anything.
+    """
+
+    machine: Machine
+    reads: tuple[tuple[int, int, frozenset[int]], ...]
+    ended: bool
+
+
+Own = Callable[[Moment], str | None]
+
+
+class Monitor:
+    """Judges the properties named in `wanted`, and the user's `own`; `judged` counts how often each was."""
+
+    def __init__(self, vcpus: int, wanted: frozenset[str], own: tuple[tuple[str, Own], ...] = ()) -> None:
         self.state: tuple[Watched, ...] = (Watched(),) * vcpus
         self.judged = dict.fromkeys(PROPERTIES, 0)
         self.violations: list[Violation] = []
         self.reads: list[tuple[int, int, frozenset[int]]] = []  # of the transition under way: vCPU, value, currents
         self._wanted = wanted
+        self._own = own
 
     def heard(self, machine: Machine, event: Event) -> None:
         """An event of the run."""
@@ -115,9 +133,20 @@ class Monitor:
             ENDS, False, f"the host rests, and the guest comes back to the same state after {turns} steps, for ever"
         )
 
-    def came_to_an_end(self) -> None:
-        """With the host at rest the guest has ended."""
-        self._judge(ENDS, True, "")
+    def guest_moved(self) -> None:
+        """The guest went on while an area was registered; what it wrote there has been told."""
+        if not any(one.property == UNWRITTEN for one in self.violations):
+            self._judge(UNWRITTEN, True, "")
+
+    def moved_on(self, moment: Moment) -> None:
+        """The guest went on to a visible point; the user's own properties look at it."""
+        for name, holds in self._own:
+            why = holds(moment)
+            if not (why is None or isinstance(why, str)):
+                raise HostError(f"it returned {why!r}", name, "return None where it holds, and else a sentence")
+            self.judged[name] = self.judged.get(name, 0) + 1
+            if why is not None:
+                self.violations.append(Violation(name, why))
 
     def _stored(self, machine: Machine, event: trace.Store) -> None:
         steal = machine.packages[event.vcpu].steal
@@ -170,5 +199,6 @@ class Monitor:
 def _not_current(machine: Machine, reading: Reading, value: int) -> str:
     if not reading.currents:
         return f"the read returns {value:#x}, and no value was current while it lasted: the host was inside an update"
+    was = "was" if len(reading.currents) == 1 else "were"
     known = " and ".join(f"{one:#x}" for one in sorted(reading.currents))
-    return f"the read returns {value:#x}, and while it lasted only {known} was current"
+    return f"the read returns {value:#x}, and while it lasted only {known} {was} current"

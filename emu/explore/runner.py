@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from emu import abi, trace
 from emu.explore.instance import Instance
-from emu.explore.properties import Monitor, Watched
+from emu.explore.properties import Moment, Monitor, Watched
 from emu.faults import HostError
 from emu.history import edits
 from emu.history.edits import Change, HostStore, HostUpdate
@@ -48,7 +48,7 @@ class Runner:
 
     def __init__(self, instance: Instance, *, time: bool = False) -> None:
         self.instance = instance
-        self.monitor = Monitor(instance.vcpus, instance.properties)
+        self.monitor = Monitor(instance.vcpus, instance.properties, instance.own)
         self.made = (0,) * instance.vcpus
         self._time = time
         self._ahead: list[int] = []  # visible points that are known to lie ahead
@@ -146,16 +146,20 @@ class Runner:
         self._watch_areas()
         begun = machine.position
         point = self._next_point(begun)
-        if point is not None:
-            machine.run_to(point)
-        else:
-            machine.run_to(self._ahead_to)
+        machine.run_to(self._ahead_to if point is None else point)
+        self._moved()
 
     def advance_one(self) -> None:
         """The guest does one unit of work: without reduction, every position is a point."""
         self._begin()
         self._watch_areas()
         self.machine.run_to(self.machine.position + 1)
+        self._moved()
+
+    def _moved(self) -> None:
+        if self._watched_ranges:
+            self.monitor.guest_moved()
+        self.monitor.moved_on(Moment(self.machine, tuple(self.monitor.reads), self.ended))
 
     def _next_point(self, begun: int) -> int | None:
         """The next visible point after `begun`; None where the run ends before, which is then at `_ahead_to`."""

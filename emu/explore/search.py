@@ -204,7 +204,7 @@ class Search:
         """Count what the monitor has judged; whether something did not hold."""
         monitor = self.runner.monitor
         for name, count in monitor.judged.items():
-            self.judged[name] += count
+            self.judged[name] = self.judged.get(name, 0) + count
             monitor.judged[name] = 0
         if not monitor.violations:
             return False

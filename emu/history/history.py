@@ -56,6 +56,7 @@ class History:
         self._listener: EventSink | None = None
         self._first: list[tuple[int, Event]] = []  # what is said before anything has happened
         self._building = True
+        self._editing = False
         self.machine = Machine(image, config, trace=self._heard, console=self._printed)
         self._building = False
         self._memory = Memory(self.machine.ram)
@@ -180,15 +181,16 @@ class History:
         self.go(found[0][0])
         return found[0][1]
 
-    def between(self, first: int, last: int) -> list[tuple[int, Event]]:
+    def between(self, first: int, last: int, *, of_edits: bool | None = None) -> list[tuple[int, Event]]:
         """The events of the positions `first` to `last`, each with the position at which it has happened.
 
-        The cursor stays where it is.
+        With `of_edits` those alone that edits have brought about, or that the run has. The cursor stays where it is.
         """
-        here, found = self.position, list(self._first)
+        here, found = self.position, [] if of_edits else list(self._first)
 
         def sink(event: Event) -> None:
-            found.append((self.machine.arriving(), event))
+            if of_edits is None or of_edits == self._editing:
+                found.append((self.machine.arriving(), event))
 
         self.go(max(first - 1, 0))
         with self._listening(sink):
@@ -249,9 +251,13 @@ class History:
         return next((edit.position for edit in self._edits if edit.position > self.position), None)
 
     def _apply_edits(self) -> None:
-        for edit in self._edits:
-            if edit.position == self.position:
-                edits_.apply(self.machine, edit.change)
+        self._editing = True
+        try:
+            for edit in self._edits:
+                if edit.position == self.position:
+                    edits_.apply(self.machine, edit.change)
+        finally:
+            self._editing = False
 
     def _effort(self) -> int:
         return self.machine.position + EXIT_EFFORT * self.machine.exit_count

@@ -1,0 +1,152 @@
+"""A violation told as a story: what the guest did, what the host stored, and why the end is wrong.
+
+It is made by going through the schedule once more, so that each line tells what happened and not what was planned.
+"""
+
+from collections.abc import Callable
+
+from emu import abi, trace
+from emu.code.disassembly import LONGEST, disassemble
+from emu.code.places import places
+from emu.explore.search import Found
+from emu.history.edits import Preempt
+from emu.history.history import History
+from emu.trace import Event
+from emu.vcpu.watch import Access, Watch
+
+MOST_LINES = 18
+_FIELDS = {
+    abi.KVM_STEAL_TIME_STEAL: "steal",
+    abi.KVM_STEAL_TIME_STEAL + 4: "steal, upper half",
+    abi.KVM_STEAL_TIME_VERSION: "version",
+    abi.KVM_STEAL_TIME_FLAGS: "flags",
+    abi.KVM_STEAL_TIME_PREEMPTED: "preempted",
+}
+_STORES = {
+    "odd": "version = {value}: an update begins",
+    "steal": "steal = {value:#x}",
+    "steal-low": "steal, lower half = {value:#x}",
+    "steal-high": "steal, upper half = {value:#x}",
+    "even": "version = {value}: the update is done",
+    "burst": "version = {value}: that many updates at once",
+    "preempted": "preempted = {value}",
+}
+
+
+def story(history: History, found: Found) -> list[str]:
+    """The schedule that led to `found`, in a screen of lines at most, the reason last; `history` has its edits."""
+    lines: list[tuple[str, str, str]] = []
+    points = [point for point in found.node.points() if point < found.position] or [found.node.position]
+    for number, point in enumerate(points):
+        history.go(point)
+        following = points[number + 1] if number + 1 < len(points) else found.position
+        if any(edit.position == point for edit in history.edits):
+            lines += _host(history, point)
+        if following > point:
+            lines += _guest(history, following)
+    shown = _shortened(_merged(lines))
+    who, where = (max((len(line[column]) for line in shown), default=0) for column in (0, 1))
+    told = [f"{a:{who}}  {b:{where}}  {c}".rstrip() for a, b, c in shown]
+    return [*told, f"=> {found.violation.why}"]
+
+
+def _host(history: History, point: int) -> list[tuple[str, str, str]]:
+    """What the host did at this position."""
+    found = []
+    for _, event in history.between(point, point, of_edits=True):
+        found += _stores(event)
+    for edit in history.edits:
+        if edit.position == point and isinstance(edit.change, Preempt):
+            found.append(("host", "switches", f"to {edit.change.who}"))
+    return found
+
+
+def _guest(history: History, following: int) -> list[tuple[str, str, str]]:
+    """What the guest does at this visible point, on the way to the next."""
+    machine = history.machine
+    package = machine.acting or machine.packages[0]
+    vcpu, steal = package.vcpu, package.steal
+    at, wide = vcpu.pc(), vcpu.wide
+    text = next(iter(disassemble(vcpu.read_linear(at, LONGEST), at, 64 if wide else 32, 1))).text
+    place = places(machine.image.source, [at])[0]
+    where = place.line.rpartition("/")[2] or place.symbol or f"{at:#x}"
+    accesses: list[tuple[Access, int]] = []
+    ranges = []
+
+    def accessed(access: Access) -> None:
+        accesses.append((access, machine.ram.load(access.linear, access.size)))
+
+    if steal is not None and steal.enabled:
+        ranges.append((steal.area_gpa, steal.area_gpa + abi.KVM_STEAL_TIME_SIZE - 1))
+    watch = Watch(machine.engine, reads=ranges, writes=ranges, accessed=accessed) if ranges else None
+    try:
+        history.step()
+    finally:
+        if watch is not None:
+            watch.close()
+    events = [event for _, event in history.between(history.position, following, of_edits=False)]
+    found = [_access(one, value, steal.area_gpa) for one, value in accesses] if steal is not None else []
+    found += [told for event in events if (told := _event(event))]
+    stores = [line for event in events for line in _stores(event)]
+    if not found:
+        return stores
+    return [(f"vcpu{package.number}", f"{where}  {text}", "; ".join(found)), *stores]
+
+
+def _stores(event: Event) -> list[tuple[str, str, str]]:
+    if (
+        not isinstance(event, trace.Store)
+        or event.area != "steal-time"
+        or (event.step, event.value) == ("preempted", 0)
+    ):
+        return []
+    return [("host", "stores", _STORES[event.step].format(value=event.value))]
+
+
+def _access(access: Access, found: int, gpa: int) -> str:
+    name = _FIELDS.get(access.linear - gpa, f"byte {access.linear - gpa} of the area")
+    if access.size == 4 and name == "steal":
+        name = "steal, lower half"
+    value = access.value if access.write else found
+    return f"{'writes' if access.write else 'reads'} {name} = {value if name == 'version' else hex(value)}"
+
+
+def _event(event: Event) -> str:
+    tell: dict[type, Callable[[object], str]] = {trace.Mark: _mark, trace.MsrWrite: _msr, trace.End: _end}
+    teller = tell.get(type(event))
+    return "" if teller is None else teller(event)
+
+
+def _mark(event: object) -> str:
+    assert isinstance(event, trace.Mark)
+    return f"begins to read the area at {event.value:#x}" if event.mark == "begin" else f"has read {event.value:#x}"
+
+
+def _msr(event: object) -> str:
+    assert isinstance(event, trace.MsrWrite)
+    if event.msr != abi.MSR_KVM_STEAL_TIME:
+        return ""
+    return f"writes {event.value:#x} to MSR_KVM_STEAL_TIME" + ("" if event.accepted else ", which is refused with #GP")
+
+
+def _end(event: object) -> str:
+    assert isinstance(event, trace.End)
+    return f"the run ends ({event.reason})"
+
+
+def _merged(lines: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """Without what happens again and again in a row."""
+    found: list[tuple[str, str, str]] = []
+    for line in lines:
+        if not found or found[-1] != line:
+            found.append(line)
+    return found
+
+
+def _shortened(lines: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    if len(lines) <= MOST_LINES:
+        return lines
+    first = MOST_LINES // 3
+    last = MOST_LINES - first - 1
+    left = len(lines) - first - last
+    return [*lines[:first], ("", "...", f"{left} more like these"), *lines[-last:]]
