@@ -66,9 +66,7 @@ def main(arguments: list[str]) -> int:
     for instance in instances:
 
         def progress(search: Search) -> None:
-            ticker(
-                lambda: f"{search.layer} host steps, {len(search.nodes):,} states, {search.ends:,} ends; Ctrl-C ends it"
-            )
+            ticker(lambda: f"{search.layers} host steps, {search.met:,} states; Ctrl-C ends it")
 
         try:
             reports.append(Search(instance, progress).run())
@@ -80,7 +78,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _so_far(search: Search) -> str:
-    return f"{search.layer} host steps, {len(search.nodes):,} states, {search.ends:,} ends; Ctrl-C ends it"
+    return f"{search.layers} host steps, {search.met:,} states; Ctrl-C ends it"
 
 
 def _instances(parsed: argparse.Namespace) -> list[Instance]:
@@ -177,7 +175,7 @@ def _record(parsed: argparse.Namespace, instance: Instance, report: Report) -> t
     found = report.found
     assert found is not None
     digest = TraceHash()
-    schedule = found.node.schedule()
+    schedule = found.way.steps
     history = History(instance.image, instance.config(), edits=schedule, trace=digest)
     history.end()
     machine = history.machine
@@ -256,7 +254,7 @@ def _headline(verdict: str, reports: list[Report], untested: list[str]) -> str:
     if verdict == REFUTED:
         found = reports[-1].found
         assert found is not None
-        steps = len(found.node.schedule())
+        steps = len(found.way.steps)
         return f"refuted, by {steps} step{'' if steps == 1 else 's'} of the host"
     if verdict == PROVED:
         return "proved, for every schedule within the bound"
@@ -319,7 +317,7 @@ def _as_json(
             for one, report in zip(instances, reports, strict=False)
         ],
         "violation": None if found is None else found.violation._asdict(),
-        "steps": None if found is None else [_step(edit) for edit in found.node.schedule()],
+        "steps": None if found is None else [_step(edit) for edit in found.way.steps],
         "story": told,
         "recording": recording or None,
     }

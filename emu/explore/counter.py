@@ -6,7 +6,7 @@ host goes round it once.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from emu.explore.node import Node
 
@@ -14,59 +14,64 @@ from emu.explore.node import Node
 class Counter:
     """Over these nodes, whose search is complete."""
 
-    def __init__(self, nodes: Iterable[Node]) -> None:
+    def __init__(self, nodes: Mapping[bytes, Node]) -> None:
+        self._nodes = nodes
         self._layers: dict[int, list[Node]] = {}
-        for node in nodes:
+        for node in nodes.values():
             self._layers.setdefault(node.layer, []).append(node)
 
     def ways(self, root: Node, *, weigh: bool) -> int:
         """The schedules from `root` on: over visible points, or with `weigh` over all positions."""
-        known: dict[int, int] = {}
+        known: dict[bytes, int] = {}
         for layer in sorted(self._layers, reverse=True):
             for node in self._layers[layer]:
                 self._along(node, known, weigh=weigh)
-        self._along(root, known, weigh=weigh)
-        return known[root.number]
+        return known[root.key]
 
-    def _along(self, node: Node, known: dict[int, int], *, weigh: bool) -> None:
+    def _along(self, node: Node, known: dict[bytes, int], *, weigh: bool) -> None:
         """Count for `node`, and for all that the guest reaches from it by itself; later layers are known."""
         chain: list[Node] = []
-        places: dict[int, int] = {}
+        places: dict[bytes, int] = {}
         one: Node | None = node
-        while one is not None and one.number not in known and one.number not in places:
-            places[one.number] = len(chain)
+        while one is not None and one.key not in known and one.key not in places:
+            places[one.key] = len(chain)
             chain.append(one)
-            one = one.next
-        if one is not None and one.number in places:
-            first = places[one.number]
-            loop = chain[first:]
-            for number in range(len(loop)):
+            one = self._following(one)
+        if one is not None and one.key in places:
+            first = places[one.key]
+            loop, chain = chain[first:], chain[:first]
+            for number, entered in enumerate(loop):
                 # Whoever enters the loop here leaves it, at the latest, where it would come here again.
-                round_ = loop[number:] + loop[:number]
                 ways = 0
-                for here, there in zip(reversed(round_), [None, *reversed(round_[1:])], strict=True):
+                for here, there in zip(
+                    reversed(round_ := loop[number:] + loop[:number]), [None, *reversed(round_[1:])], strict=True
+                ):
                     ways = 0 if there is None else self._from(here, there, ways, known, weigh=weigh)
-                    if here is loop[number]:
-                        known_here = ways
-                known[loop[number].number] = known_here
-            chain = chain[:first]
+                known[entered.key] = ways
         for here in reversed(chain):
-            there = here.next
-            known[here.number] = (
-                1 if there is None else self._from(here, there, known[there.number], known, weigh=weigh)
+            following = self._following(here)
+            known[here.key] = (
+                1 if following is None else self._from(here, following, known[following.key], known, weigh=weigh)
             )
 
-    def _from(self, before: Node, node: Node, ways: int, known: dict[int, int], *, weigh: bool) -> int:
+    def _following(self, node: Node) -> Node | None:
+        return None if node.next is None else self._nodes[node.next]
+
+    def _from(self, before: Node, node: Node, ways: int, known: dict[bytes, int], *, weigh: bool) -> int:
         """Any number of host steps between `before` and `node`, then the guest's way on; without any it is `ways`."""
         gap = before.gap if weigh else 1
-        total, steps = ways, 1
-        level = {child.number: (child, node.children.count(child)) for child in node.children}
+        total, steps, level = ways, 1, _counted({}, node.children, 1)
         while level:
             placed = math.comb(gap + steps - 1, steps)
-            total += placed * sum(times * known[number] for number, (_, times) in level.items())
-            following: dict[int, tuple[Node, int]] = {}
-            for one, times in level.values():
-                for child in one.children:
-                    following[child.number] = child, following.get(child.number, (child, 0))[1] + times
+            total += placed * sum(times * known[key] for key, times in level.items())
+            following: dict[bytes, int] = {}
+            for key, times in level.items():
+                _counted(following, self._nodes[key].children, times)
             level, steps = following, steps + 1
         return total
+
+
+def _counted(level: dict[bytes, int], keys: list[bytes], times: int) -> dict[bytes, int]:
+    for key in keys:
+        level[key] = level.get(key, 0) + times
+    return level

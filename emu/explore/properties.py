@@ -133,6 +133,10 @@ class Monitor:
             ENDS, False, f"the host rests, and the guest comes back to the same state after {turns} steps, for ever"
         )
 
+    def came_to_an_end(self) -> None:
+        """With the host at rest the guest has ended."""
+        self._judge(ENDS, True, "")
+
     def guest_moved(self) -> None:
         """The guest went on while an area was registered; what it wrote there has been told."""
         if not any(one.property == UNWRITTEN for one in self.violations):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from emu import abi, trace
 from emu.code.disassembly import LONGEST, disassemble
 from emu.code.places import places
-from emu.explore.search import Found
+from emu.explore.search import Counterexample
 from emu.history.edits import Preempt
 from emu.history.history import History
 from emu.trace import Event
@@ -33,10 +33,10 @@ _STORES = {
 }
 
 
-def story(history: History, found: Found) -> list[str]:
+def story(history: History, found: Counterexample) -> list[str]:
     """The schedule that led to `found`, in a screen of lines at most, the reason last; `history` has its edits."""
     lines: list[tuple[str, str, str]] = []
-    points = [point for point in found.node.points() if point < found.position] or [found.node.position]
+    points = [point for point in found.way.points if point < found.position] or [found.position]
     for number, point in enumerate(points):
         history.go(point)
         following = points[number + 1] if number + 1 < len(points) else found.position

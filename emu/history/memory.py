@@ -38,7 +38,8 @@ class Memory:
         """Make RAM hold what it held when `keep` gave these pages; only what differs is written."""
         self._look()
         for page in {*self._now, *pages}:
-            first = self._first[page]
+            # A page that never differed here may be of a moment of another machine made alike.
+            first = self._first.setdefault(page, self._copy[page * abi.PAGE_SIZE : (page + 1) * abi.PAGE_SIZE])
             content = pages.get(page, first)
             if self._now.get(page, first) != content:
                 self._ram.write(page * abi.PAGE_SIZE, content)

@@ -16,7 +16,7 @@ def main() -> int:
                 reports = explore(guest, model, updates, burst, halves=halves)
                 seconds = time.perf_counter() - begun
                 found = violated(reports)
-                steps = len(reports[-1].found.node.schedule()) if reports[-1].found else updates
+                steps = len(reports[-1].found.way.steps) if reports[-1].found else updates
                 states = sum(report.states for report in reports)
                 sign = "" if found == expected else f"   expected {expected}"
                 wrong += found != expected

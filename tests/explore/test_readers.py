@@ -43,7 +43,7 @@ def test_what_refutes_is_a_run_that_replays_and_a_story(guest: str, model: str, 
     assert found is not None
     withheld = ("steal-time",) if len(reports) > 1 else ()
     instance = Instance(load_guest(guest), model, 2, False, burst, withheld=withheld)
-    histories = [History(instance.image, instance.config(), edits=found.node.schedule()) for _ in range(2)]
+    histories = [History(instance.image, instance.config(), edits=found.way.steps) for _ in range(2)]
     lines = [story(history, found) for history in histories]
     assert lines[0] == lines[1]
     assert 2 <= len(lines[0]) <= MOST_LINES + 1 and lines[0][-1] == f"=> {found.violation.why}"
@@ -54,7 +54,7 @@ def test_no_schedule_is_shorter_than_the_one_that_is_told() -> None:
     """A naive search of everything shorter finds nothing."""
     instance = Instance(load_guest("readers/odd_only"), properties=ALL)
     found = Search(instance).run().found
-    assert found is not None and len(found.node.schedule()) == 2
+    assert found is not None and len(found.way.steps) == 2
     assert Search(instance._replace(updates=0)).run().verdict == PROVED
     one_store = OneStore(instance)
     assert one_store.run().verdict != REFUTED
@@ -64,7 +64,7 @@ class OneStore(Search):
     """Searches one layer only: schedules of one store."""
 
     def _search_layer(self, starts: list, level: list) -> bool:  # type: ignore[type-arg]
-        return self.layer <= 1 and super()._search_layer(starts, level)
+        return self.layers <= 1 and super()._search_layer(starts, level)
 
 
 # --- with and without reduction ---------------------------------------------------------------------------------------
