@@ -461,7 +461,7 @@ class Machine:
     @property
     def acting(self) -> Package | None:
         """Whose turn it is, or was last."""
-        return self._acting
+        return self._acting if self._turn is None else self.packages[self._turn.run.vcpu]
 
     @property
     def engine(self) -> Engine:

@@ -95,13 +95,15 @@ def _instances(parsed: argparse.Namespace) -> list[Instance]:
         parsed.steal_store == "halves",
         _number(parsed.burst, "--burst", 1, MAX_BURST, 1),
         vcpus,
-        _number(parsed.switches, "--switches", 0, 16, 0),
+        _number(parsed.switches, "--switches", 0, 16, 2 if vcpus > 1 else 0),
         None if parsed.read is None else read_of(image, parsed.read),
         insn_limit=_number(parsed.insn_limit, "--insn-limit", 1, 10**9, 1_000_000),
         state_limit=_number(parsed.state_limit, "--state-limit", 1, 10**8, 200_000),
         properties=names,
         own=own,
     )
+    if not offered.updates:
+        return [offered]
     return [offered, offered._replace(withheld=(_STEAL_TIME,))]
 
 
@@ -278,7 +280,10 @@ def _covered(instance: Instance, report: Report) -> str:
         else "each whole, between two instructions of the vCPU"
     )
     burst = f", or {instance.burst:,} at once" if instance.burst > 1 else ""
-    text = f"Host steps: up to {instance.updates} updates{burst}, {what}."
+    steps = [f"up to {instance.updates} updates{burst}, {what}"] if instance.updates else []
+    if instance.vcpus > 1:
+        steps.append(f"up to {instance.switches} switches between vCPUs that nobody asked for")
+    text = f"Host steps: {'; '.join(steps) or 'none'}."
     text += f" {report.states:,} states at {report.points:,} visible points, {report.ends:,} ways to the end."
     if report.complete:
         text += f" That decides {report.schedules:,} orders of host steps and visible points,"
@@ -355,7 +360,7 @@ def _parser() -> Parser:
     )
     host.add_argument("--burst", action=Once, metavar="N", help="or N updates at once, in the place of one")
     host.add_argument("--vcpus", action=Once, metavar="N", help="so many vCPUs on one pCPU (default: 1)")
-    host.add_argument("--switches", action=Once, metavar="N", help="so many switches nobody asked for (default: 0)")
+    host.add_argument("--switches", action=Once, metavar="N", help="so many switches between them (default: 2)")
     what = parser.add_argument_group("what is judged")
     what.add_argument("--read", action=Once, metavar="FUNCTION[:REGISTER]", help="a read that the guest does not mark")
     what.add_argument("--property", action="append", metavar="NAME", help="this alone, or FILE.py:FUNCTION; repeatable")

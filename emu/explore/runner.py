@@ -2,7 +2,7 @@
 
 A visible point is a position just before an instruction that touches what the host's steps touch: an access to an
 area that is registered, a mark, a write to the steal-time MSR, the beginning or end of a read declared from outside,
-the end of the run.
+the end of the run. With several vCPUs it is also every access to memory that is nobody's stack, and every exit.
 Between two of them the guest touches nothing that the host writes, so a step of the host anywhere between has the same
 effect as at the end.
 
@@ -14,11 +14,12 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from emu import abi, trace
+from emu.boot.entry import program_limit
 from emu.explore.instance import Instance
 from emu.explore.properties import Moment, Monitor, Watched
 from emu.faults import HostError
 from emu.history import edits
-from emu.history.edits import Change, HostStore, HostUpdate
+from emu.history.edits import Change, HostStore, HostUpdate, Preempt
 from emu.history.memory import Memory, Pages
 from emu.machine import Machine
 from emu.result import LIMITS
@@ -37,6 +38,7 @@ class Snapshot(NamedTuple):
     pages: Pages
     watched: tuple[Watched, ...]
     made: tuple[int, ...]
+    switched: int
 
 
 class TimeMatters(Exception):
@@ -44,13 +46,18 @@ class TimeMatters(Exception):
 
 
 class Runner:
-    """One machine for one instance. `made` counts the updates that were begun, of each vCPU."""
+    """One machine for one instance.
+
+    `made` counts the updates that were begun, of each vCPU, and `switched` the switches that nobody asked for.
+    """
 
     def __init__(self, instance: Instance, *, time: bool = False) -> None:
         self.instance = instance
         self.monitor = Monitor(instance.vcpus, instance.properties, instance.own)
         self.made = (0,) * instance.vcpus
+        self.switched = 0
         self._time = time
+        self._shared = instance.vcpus > 1  # what one vCPU does may matter to another
         self._ahead: list[int] = []  # visible points that are known to lie ahead
         self._ahead_to = 0  # how far it has been looked
         self._looking: list[int] | None = None
@@ -66,14 +73,14 @@ class Runner:
 
     def snapshot(self) -> Snapshot:
         """Everything here."""
-        return Snapshot(self.machine.state(), self._memory.keep(), self.monitor.state, self.made)
+        return Snapshot(self.machine.state(), self._memory.keep(), self.monitor.state, self.made, self.switched)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Be there again."""
         self._memory.restore(snapshot.pages)
         self.machine.load(snapshot.state)
         self.monitor.state = snapshot.watched
-        self.made = snapshot.made
+        self.made, self.switched = snapshot.made, snapshot.switched
         self._ahead, self._ahead_to = [], 0
 
     def key(self, snapshot: Snapshot) -> bytes:
@@ -82,10 +89,11 @@ class Runner:
         machine = self.machine
         cpus = [(whole[0], whole[3], whole[4]) for whole in vcpus]
         entities = [(one.run_state, one.pcpu) for one in machine.host.vcpus]
+        favoured = machine.host.favoured()
         now = own[3] if self._time else 0
         pages = sorted((page, self._digest(content)) for page, content in snapshot.pages.items())
         marks, devices = parts[5], (parts[1], parts[2] if self._time else None)
-        told = (cpus, packages, entities, now, pages, marks, devices, own[2], snapshot.watched, snapshot.made)
+        told = (cpus, packages, entities, favoured, now, pages, marks, devices, own[2], *snapshot[2:])
         return hashlib.blake2b(repr(told).encode(), digest_size=16).digest()
 
     def _digest(self, content: bytes) -> bytes:
@@ -121,10 +129,15 @@ class Runner:
     def options(self) -> list[Change]:
         """The steps that the host can make here."""
         found: list[Change] = []
+        acting = self.machine.acting
         for vcpu in range(self.instance.vcpus):
             steal = self.machine.packages[vcpu].steal
+            if self.instance.model == "kvm" and (acting is None or acting.number != vcpu):
+                continue  # only who is about to enter is told
             if steal is not None and steal.enabled and not steal.requested:
                 found += self.instance.updates_left(self.made[vcpu], self.under_way(vcpu), vcpu)
+        if self.switched < self.instance.switches and not self.machine.host.favoured():
+            found += [Preempt(0, name) for name in self.machine.host.waiting_for(0)]
         return found
 
     def apply(self, change: Change) -> None:
@@ -133,6 +146,8 @@ class Runner:
             vcpu = change.vcpu
             if not self.under_way(vcpu):
                 self.made = (*self.made[:vcpu], self.made[vcpu] + 1, *self.made[vcpu + 1 :])
+        elif isinstance(change, Preempt):
+            self.switched += 1
         self._begin()
         edits.apply(self.machine, change)
         self._ahead, self._ahead_to = [], 0
@@ -204,7 +219,7 @@ class Runner:
             if hasattr(self, "machine"):
                 self.monitor.heard(self.machine, event)
             return
-        if type(event) is trace.Mark:
+        if type(event) is trace.Mark or (type(event) is trace.ExitEvent and self._shared):
             looking.append(self.machine.arriving() - 1)
         elif type(event) is trace.MsrWrite and event.msr == abi.MSR_KVM_STEAL_TIME:
             looking.append(self.machine.arriving() - 1)
@@ -223,22 +238,12 @@ class Runner:
                         self.monitor.guest_wrote(machine, package.number, access.linear, access.size)
 
     def _watch_areas(self) -> None:
-        """Hooks on the areas that are registered now."""
-        ranges = []
-        for package in self.machine.packages:
-            steal = package.steal
-            if steal is not None and steal.enabled:
-                gpa = steal.area_gpa
-                if package.vcpu.translate(gpa) != gpa:
-                    raise HostError(
-                        "this guest reaches its area by another address than the host does",
-                        remedy="exploring is for guests that keep the page tables they were given",
-                    )
-                ranges.append((gpa, gpa + abi.KVM_STEAL_TIME_SIZE - 1))
-        if tuple(ranges) != self._watched_ranges:
+        """Hooks on what is shared now."""
+        ranges = watched(self.machine)
+        if ranges != self._watched_ranges:
             if self._watch is not None:
                 self._watch.close()
-            self._watched_ranges = tuple(ranges)
+            self._watched_ranges = ranges
             self._watch = Watch(self.machine.engine, reads=ranges, writes=ranges, accessed=self._accessed)
 
     def _watch_reads(self) -> Watch | None:
@@ -273,3 +278,30 @@ class Runner:
             part = engine.read_register(wide)
             value = value << 32 | (part & 0xFFFFFFFF if name.startswith("E") else part)
         return value
+
+
+def watched(machine: Machine) -> tuple[tuple[int, int], ...]:
+    """The memory that more than one may touch: the areas that are registered, or, with several vCPUs, all that can be
+    written and is nobody's stack. Ranges of linear addresses, first and last.
+
+    Raises HostError where a guest reaches its area by another address than the host does.
+    """
+    ranges = []
+    for package in machine.packages:
+        steal = package.steal
+        if steal is not None and steal.enabled:
+            gpa = steal.area_gpa
+            if package.vcpu.translate(gpa) != gpa:
+                raise HostError(
+                    "this guest reaches its area by another address than the host does",
+                    remedy="exploring is for guests that keep the page tables they were given",
+                )
+            ranges.append((gpa, gpa + abi.KVM_STEAL_TIME_SIZE - 1))
+    if len(machine.packages) == 1:
+        return tuple(ranges)
+    found, first, limit = [], abi.GUEST_GPA, program_limit(machine.ram, len(machine.packages))
+    for rights in sorted(machine.image.rights):
+        if not rights.writable:
+            found.append((first, rights.gpa - 1))
+            first = rights.gpa + rights.size
+    return tuple([one for one in (*found, (first, limit - 1)) if one[0] < one[1]])

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from emu import abi, trace
 from emu.code.disassembly import LONGEST, disassemble
 from emu.code.places import places
+from emu.code.symbols import Symbols
+from emu.explore.runner import watched
 from emu.explore.search import Counterexample
 from emu.history.edits import Preempt
 from emu.history.history import History
+from emu.machine import Machine
 from emu.trace import Event
 from emu.vcpu.watch import Access, Watch
 
@@ -64,33 +67,40 @@ def _host(history: History, point: int) -> list[tuple[str, str, str]]:
 def _guest(history: History, following: int) -> list[tuple[str, str, str]]:
     """What the guest does at this visible point, on the way to the next."""
     machine = history.machine
-    package = machine.acting or machine.packages[0]
-    vcpu, steal = package.vcpu, package.steal
-    at, wide = vcpu.pc(), vcpu.wide
-    text = next(iter(disassemble(vcpu.read_linear(at, LONGEST), at, 64 if wide else 32, 1))).text
-    place = places(machine.image.source, [at])[0]
-    where = place.line.rpartition("/")[2] or place.symbol or f"{at:#x}"
+    begun, insns = history.position, machine.instructions
     accesses: list[tuple[Access, int]] = []
-    ranges = []
 
     def accessed(access: Access) -> None:
         accesses.append((access, machine.ram.load(access.linear, access.size)))
 
-    if steal is not None and steal.enabled:
-        ranges.append((steal.area_gpa, steal.area_gpa + abi.KVM_STEAL_TIME_SIZE - 1))
+    ranges = watched(machine)
     watch = Watch(machine.engine, reads=ranges, writes=ranges, accessed=accessed) if ranges else None
     try:
-        history.step()
+        # What comes first may be decisions of the host, which change whose turn it is.
+        while machine.instructions == insns and history.position < following:
+            who, where, steal = _place(machine)
+            history.step()
     finally:
         if watch is not None:
             watch.close()
-    events = [event for _, event in history.between(history.position, following, of_edits=False)]
-    found = [_access(one, value, steal.area_gpa) for one, value in accesses] if steal is not None else []
+    events = [event for _, event in history.between(begun + 1, following, of_edits=False)]
+    symbols = Symbols.of(machine.image.source)
+    found = [_access(one, value, steal, symbols) for one, value in accesses]
     found += [told for event in events if (told := _event(event))]
     stores = [line for event in events for line in _stores(event)]
-    if not found:
-        return stores
-    return [(f"vcpu{package.number}", f"{where}  {text}", "; ".join(found)), *stores]
+    return [(who, where, "; ".join(found)), *stores] if found else stores
+
+
+def _place(machine: Machine) -> tuple[str, str, int | None]:
+    """Whose turn it is, the instruction that comes next, and where that vCPU's area is."""
+    package = machine.acting or machine.packages[0]
+    vcpu, steal = package.vcpu, package.steal
+    at = vcpu.pc()
+    code = disassemble(vcpu.read_linear(at, LONGEST), at, 64 if vcpu.wide else 32, 1)
+    place = places(machine.image.source, [at])[0]
+    where = place.line.rpartition("/")[2] or place.symbol or f"{at:#x}"
+    gpa = steal.area_gpa if steal is not None and steal.enabled else None
+    return f"vcpu{package.number}", f"{where}  {code[0].text if code else ''}", gpa
 
 
 def _stores(event: Event) -> list[tuple[str, str, str]]:
@@ -103,16 +113,24 @@ def _stores(event: Event) -> list[tuple[str, str, str]]:
     return [("host", "stores", _STORES[event.step].format(value=event.value))]
 
 
-def _access(access: Access, found: int, gpa: int) -> str:
+def _access(access: Access, found: int, gpa: int | None, symbols: Symbols) -> str:
+    value = access.value if access.write else found
+    if gpa is None or not 0 <= access.linear - gpa < abi.KVM_STEAL_TIME_SIZE:
+        name = symbols.name(access.linear) or f"{access.linear:#x}"
+        return f"{'writes' if access.write else 'reads'} {name} = {value}"
     name = _FIELDS.get(access.linear - gpa, f"byte {access.linear - gpa} of the area")
     if access.size == 4 and name == "steal":
         name = "steal, lower half"
-    value = access.value if access.write else found
     return f"{'writes' if access.write else 'reads'} {name} = {value if name == 'version' else hex(value)}"
 
 
 def _event(event: Event) -> str:
-    tell: dict[type, Callable[[object], str]] = {trace.Mark: _mark, trace.MsrWrite: _msr, trace.End: _end}
+    tell: dict[type, Callable[[object], str]] = {
+        trace.Mark: _mark,
+        trace.MsrWrite: _msr,
+        trace.ExitEvent: _exit,
+        trace.End: _end,
+    }
     teller = tell.get(type(event))
     return "" if teller is None else teller(event)
 
@@ -129,9 +147,22 @@ def _msr(event: object) -> str:
     return f"writes {event.value:#x} to MSR_KVM_STEAL_TIME" + ("" if event.accepted else ", which is refused with #GP")
 
 
+def _exit(event: object) -> str:
+    assert isinstance(event, trace.ExitEvent)
+    return {"Hlt": "sleeps", "Hypercall": "makes a hypercall"}.get(event.exit, "")
+
+
 def _end(event: object) -> str:
     assert isinstance(event, trace.End)
     return f"the run ends ({event.reason})"
+
+
+_TELLERS: dict[type, Callable[[object], str]] = {
+    trace.Mark: _mark,
+    trace.MsrWrite: _msr,
+    trace.ExitEvent: _exit,
+    trace.End: _end,
+}
 
 
 def _merged(lines: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:

@@ -174,6 +174,17 @@ class Scheduler(Stateful):
             raise HostError(f"{name} does not wait for pCPU {pcpu}", remedy="name one of those who wait")
         p.yields_to = favoured
 
+    def waiting_for(self, pcpu: int) -> tuple[str, ...]:
+        """Who could be favoured on this pCPU, which somebody else has."""
+        p = self._pcpus[pcpu]
+        if p.current is None:
+            return ()
+        return tuple([entity.name for entity in self._entities if self._dispatcher.can_take(p, entity)])
+
+    def favoured(self) -> tuple[str, ...]:
+        """Who is to be given a pCPU with its next decision, because somebody wants it."""
+        return tuple([p.yields_to.name for p in self._pcpus if p.yields_to is not None])
+
     # --- what it is, and to become it again ---
 
     def state(self) -> State:
