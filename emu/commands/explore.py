@@ -17,8 +17,10 @@ from emu.commands.flags import Once, Parser
 from emu.commands.output_file import output_file
 from emu.commands.progress import Ticker, wanted
 from emu.commands.record_file import source_text, write_recording
+from emu.explore import team
 from emu.explore.instance import MAX_UPDATES, Instance, read_of
 from emu.explore.properties import AWAKE, PROPERTIES, Own
+from emu.explore.saved import take_up, to_bytes
 from emu.explore.search import OPEN, PROVED, REFUTED, Report, Search
 from emu.explore.story import story
 from emu.faults import HostError
@@ -62,19 +64,44 @@ def main(arguments: list[str]) -> int:
     parsed = _parser().parse(arguments)
     instances = _instances(parsed)
     ticker = Ticker(sys.stderr, enabled=not parsed.quiet and wanted(sys.stderr, sys.stdout))
+    jobs = _number(parsed.jobs, "--jobs", 1, 64, 1)
     reports: list[Report] = []
-    for instance in instances:
-
-        def progress(search: Search) -> None:
-            ticker(lambda: f"{search.layers} host steps, {search.met:,} states; Ctrl-C ends it")
-
+    for number, instance in enumerate(instances):
+        # The first machine, which offers steal time, is what takes long.
+        search = Search(
+            instance,
+            lambda search: ticker(lambda: _so_far(search)),
+            jobs=jobs if team.available() else 1,
+            layer_done=lambda search, path=None if number else parsed.resume: _save(search, path),  # type: ignore[misc]
+        )
+        if not number and parsed.resume is not None and os.path.exists(parsed.resume):
+            take_up(search, _content(parsed.resume), parsed.resume)
         try:
-            reports.append(Search(instance, progress).run())
+            reports.append(search.run())
+        except KeyboardInterrupt:
+            ticker.clear()
+            if not number and parsed.resume is not None and search.layers:
+                told = f"{search.layers} layers are saved in {parsed.resume}; the same command goes on from there"
+                print(f"emu: note: {told}", file=sys.stderr)
+            raise
         finally:
             ticker.clear()
         if reports[-1].verdict == REFUTED:
             break
     return _tell(parsed, instances, reports)
+
+
+def _save(search: Search, path: str | None) -> None:
+    if path is not None:
+        with output_file(path, "--resume") as file:
+            file.write(to_bytes(search))
+
+
+def _content(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise HostError(f"the file cannot be read ({error.strerror})", path) from None
 
 
 def _so_far(search: Search) -> str:
@@ -368,6 +395,10 @@ def _parser() -> Parser:
     bound.add_argument("--insn-limit", action=Once, metavar="N", help="the longest run, in instructions (default: 1e6)")
     bound.add_argument("--state-limit", action=Once, metavar="N", help="the most states (default: 200000)")
     rest = parser.add_argument_group("the command itself")
+    rest.add_argument("--jobs", action=Once, metavar="N", help="share the work out to N processes (default: 1)")
+    rest.add_argument(
+        "--resume", action=Once, metavar="FILE", help="keep what is known in FILE, and go on from there if it exists"
+    )
     rest.add_argument("--record", action=Once, metavar="FILE", help="where to save a violation (default: GUEST.emurec)")
     rest.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     rest.add_argument("--quiet", action="store_true", help="no progress line")

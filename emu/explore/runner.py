@@ -68,6 +68,7 @@ class Runner:
         self.machine = Machine(instance.image, instance.config(), trace=self._heard)
         self._memory = Memory(self.machine.ram)
         self._reads = self._watch_reads()
+        self.beginning = self.snapshot()
 
     # --- standing still ----------------------------------------------------------------------------------------------
 
@@ -163,6 +164,12 @@ class Runner:
         point = self._next_point(begun)
         machine.run_to(self._ahead_to if point is None else point)
         self._moved()
+
+    def run_to(self, position: int) -> None:
+        """The guest goes on to this position, where it was before."""
+        self._begin()
+        self._watch_areas()
+        self.machine.run_to(position)
 
     def advance_one(self) -> None:
         """The guest does one unit of work: without reduction, every position is a point."""

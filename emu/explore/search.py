@@ -76,6 +76,12 @@ class Search:
         self._root: Node | None = None
         self._frontier: list[Node] = []
 
+    def resume(self, nodes: dict[bytes, Node], layers: int, frontier: list[Node], *, time_matters: bool) -> None:
+        """Go on from these complete layers, the last of which is `frontier`."""
+        self.nodes, self.layers, self.time_matters = nodes, layers, time_matters
+        self._root = next(node for node in nodes.values() if node.parent is None)
+        self._frontier = sorted(frontier, key=lambda node: (node.insns, node.trail))
+
     def run(self) -> Report:
         """Search until a shortest violation is found, nothing is left, or a bound is met."""
         while True:
@@ -92,7 +98,10 @@ class Search:
             self._root = explorer.root()
             layer = self._search(explorer, [], self._root)
         else:
-            layer = self._search(explorer, self._starts(explorer), None)
+            starts = self._starts(explorer)
+            if not starts:
+                return self._report(None, complete=True)
+            layer = self._search(explorer, starts, None)
         while not layer.full and layer.found is None:
             self._add(layer)
             self._layer_done(self)
