@@ -25,7 +25,7 @@ from emu.explore.search import OPEN, PROVED, REFUTED, Report, Search
 from emu.explore.story import story
 from emu.faults import HostError
 from emu.guest import load_guest
-from emu.history.edits import MAX_BURST
+from emu.history.edits import MAX_BURST, HostStore
 from emu.history.history import History
 from emu.history.recording import Outcome, Recording, TraceHash, source_texts
 from emu.scenario import HOST_MODELS, STEAL_STORES, is_digits
@@ -206,6 +206,11 @@ def _record(parsed: argparse.Namespace, instance: Instance, report: Report) -> t
     digest = TraceHash()
     schedule = found.way.steps
     history = History(instance.image, instance.config(), edits=schedule, trace=digest)
+    history.go(found.position)
+    # A host does not stop in the middle of an update: without its end the guest might wait for ever.
+    for package in history.machine.packages if schedule and not history.ended else ():
+        while package.steal is not None and package.steal.under_way is not None:
+            history.edit(HostStore(package.number, package.added_ns, instance.halves))
     history.end()
     machine = history.machine
     assert machine.reason is not None
@@ -217,7 +222,7 @@ def _record(parsed: argparse.Namespace, instance: Instance, report: Report) -> t
         raise HostError("this file is no recording, and would be replaced", path, "name another with --record FILE")
     lines = source_texts(instance.image.source, source_text)
     kept = Recording(
-        name, instance.image.source, instance.config(), outcome, schedule, lines, found.position, tuple(told)
+        name, instance.image.source, instance.config(), outcome, history.edits, lines, found.position, tuple(told)
     )
     with output_file(path, "--record", [parsed.guest]) as file:
         write_recording(file, path, kept)

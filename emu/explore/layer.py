@@ -55,11 +55,6 @@ class Explorer:
         self._settle(root)
         return root
 
-    def options(self, node: Node) -> list[Start]:
-        """The steps that the host can make in this state."""
-        self._stand_at(node)
-        return [(node, number, change) for number, change in enumerate(self._runner.options())]
-
     def search(
         self, starts: Sequence[Start], root: Node | None, known: Mapping[bytes, Node], limit: int, heartbeat: Heartbeat
     ) -> Layer:
@@ -171,6 +166,7 @@ class Explorer:
         node.position = runner.machine.position
         node.insns = runner.machine.instructions
         node.rest = runner.at_rest
+        node.options = runner.options()
         self._at = node
 
     def _stand_at(self, node: Node) -> None:

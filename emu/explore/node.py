@@ -17,12 +17,12 @@ class Node:
     `parent` is the key of the state before: the host's `change` led here, or without one the guest's next instructions.
     `next` is the state that the guest reaches from here, `gap` how many positions lie on the way there at which a host
     step has the same effect as there; `end` tells that there is none, ENDED or CUT. `children` are the states that the
-    host reaches, `rest` says that it is inside no update. `judged` counts what was judged on the way to `next`, and
-    `judged_before` on the host's way here. `snapshot` is kept for as long as the search needs it.
+    host reaches by its `options`, `rest` says that it is inside no update. `judged` counts what was judged on the way
+    to `next`, and `judged_before` on the host's way here. `snapshot` is kept for as long as the search needs it.
     """
 
     __slots__ = (
-        *("key", "parent", "change", "position", "insns", "trail", "snapshot", "rest"),
+        *("key", "parent", "change", "position", "insns", "trail", "snapshot", "rest", "options"),
         *("next", "gap", "end", "children", "judged", "judged_before"),
     )
 
@@ -35,6 +35,7 @@ class Node:
         self.insns = 0
         self.snapshot: Snapshot | None = None
         self.rest = True
+        self.options: list[Change] = []
         self.next: bytes | None = None
         self.gap = 1
         self.end: str | None = None

@@ -72,7 +72,7 @@ def _go_again(runner: Runner, node: Node, nodes: dict[bytes, Node]) -> None:
         runner.run_to(step.position)
         runner.apply(step.change)
     runner.run_to(node.position)
-    node.snapshot = runner.snapshot()
+    node.snapshot, node.options = runner.snapshot(), runner.options()
     if runner.key(node.snapshot) != node.key:
         raise ValueError("a way leads to another state than it did")
 

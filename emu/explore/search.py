@@ -98,25 +98,27 @@ class Search:
             self._root = explorer.root()
             layer = self._search(explorer, [], self._root)
         else:
-            starts = self._starts(explorer)
+            starts = self._starts()
             if not starts:
                 return self._report(None, complete=True)
             layer = self._search(explorer, starts, None)
         while not layer.full and layer.found is None:
             self._add(layer)
             self._layer_done(self)
-            starts = self._starts(explorer)
+            starts = self._starts()
             if not starts:
                 return self._report(None, complete=True)
             layer = self._search(explorer, starts, None)
         if layer.found is not None:
             # A process that had not heard of it may have gone further.
-            short = {key: node for key, node in layer.nodes.items() if node.insns <= layer.found.insns}
-            self._add(layer._replace(nodes=short))
+            last = layer.found.insns
+            nodes = {key: node for key, node in layer.nodes.items() if node.insns <= last}
+            children = [one for one in layer.children if self.nodes[one[0]].insns <= last]
+            self._add(layer._replace(nodes=nodes, children=children))
         return self._report(layer.found, complete=False)
 
-    def _starts(self, explorer: Explorer) -> list[Start]:
-        return [start for node in self._frontier for start in explorer.options(node)]
+    def _starts(self) -> list[Start]:
+        return [(node, number, step) for node in self._frontier for number, step in enumerate(node.options)]
 
     def _search(self, explorer: Explorer, starts: list[Start], root: Node | None) -> Layer:
         limit = self.instance.state_limit - len(self.nodes)

@@ -38,7 +38,7 @@ def search(
     try:
         for number in range(jobs):
             ours, theirs = context.Pipe(duplex=False)
-            part = starts[number::jobs]
+            part = starts[len(starts) * number // jobs : len(starts) * (number + 1) // jobs]
             worker = context.Process(target=_work, args=(theirs, instance, part, known, limit, time), daemon=True)
             worker.start()
             theirs.close()

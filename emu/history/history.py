@@ -205,12 +205,17 @@ class History:
 
         Raises HostError where the change cannot be made; then nothing has changed.
         """
-        before = self._here()
+        before, told = self._here(), self._told
+        self._told = min(told, self.position - 1)  # what it brings about has not happened before
+        self._editing = True
         try:
             edits_.apply(self.machine, change)
         except HostError:
             self._restore(before)
+            self._told = told
             raise
+        finally:
+            self._editing = False
         edit = Edit(self.position, change)
         self._edits = [one for one in self._edits if one.position <= self.position] + [edit]
         self._checkpoints.forget_after(self.position)
