@@ -10,10 +10,12 @@ import json
 import os
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from emu.commands.flags import Once, Parser
+from emu.commands.interruption import interruption
 from emu.commands.output_file import output_file
 from emu.commands.progress import Ticker, wanted
 from emu.commands.record_file import source_text, write_recording
@@ -65,12 +67,24 @@ def main(arguments: list[str]) -> int:
     instances = _instances(parsed)
     ticker = Ticker(sys.stderr, enabled=not parsed.quiet and wanted(sys.stderr, sys.stdout))
     jobs = _number(parsed.jobs, "--jobs", 1, 64, 1)
+    with interruption() as check:
+        reports = _search(parsed, instances, ticker, jobs, check)
+    return _tell(parsed, instances, reports)
+
+
+def _search(
+    parsed: argparse.Namespace, instances: list[Instance], ticker: Ticker, jobs: int, check: Callable[[], None]
+) -> list[Report]:
+    def progress(search: Search) -> None:
+        check()
+        ticker(lambda: _so_far(search))
+
     reports: list[Report] = []
     for number, instance in enumerate(instances):
         # The first machine, which offers steal time, is what takes long.
         search = Search(
             instance,
-            lambda search: ticker(lambda: _so_far(search)),
+            progress,
             jobs=jobs if team.available() else 1,
             layer_done=lambda search, path=None if number else parsed.resume: _save(search, path),  # type: ignore[misc]
         )
@@ -88,7 +102,7 @@ def main(arguments: list[str]) -> int:
             ticker.clear()
         if reports[-1].verdict == REFUTED:
             break
-    return _tell(parsed, instances, reports)
+    return reports
 
 
 def _save(search: Search, path: str | None) -> None:

@@ -7,6 +7,7 @@ file that is no recording of ours.
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from emu import result as results
@@ -14,6 +15,7 @@ from emu.commands import where
 from emu.commands.console import ConsoleWriter
 from emu.commands.ending import report, status_of
 from emu.commands.flags import Once, Parser
+from emu.commands.interruption import interruption
 from emu.commands.progress import Progress, wanted
 from emu.commands.trace_file import trace_file
 from emu.faults import HostError
@@ -46,9 +48,10 @@ def main(arguments: list[str]) -> int:
     recording = read_recording(parsed.file)
     if parsed.to is None and (parsed.start is not None or parsed.last):
         raise HostError("--from and --last say how --to is looked for", remedy="give --to as well")
-    if parsed.to is not None or (recording.cursor is not None and not parsed.end):
-        return _show(parsed, recording)
-    return _play(parsed, recording)
+    with interruption() as check:
+        if parsed.to is not None or (recording.cursor is not None and not parsed.end):
+            return _show(parsed, recording, check)
+        return _play(parsed, recording, check)
 
 
 def read_recording(path: str) -> Recording:
@@ -64,7 +67,7 @@ def read_recording(path: str) -> Recording:
     return from_bytes(content, path)
 
 
-def _play(parsed: argparse.Namespace, recording: Recording) -> int:
+def _play(parsed: argparse.Namespace, recording: Recording, check: Callable[[], None]) -> int:
     """To the end, with the run's own console, summary and status."""
     writer = ConsoleWriter(sys.stderr if parsed.json else sys.stdout, raw=parsed.raw)
     progress = Progress(sys.stderr, writer, enabled=not parsed.quiet and wanted(sys.stderr, sys.stdout))
@@ -82,7 +85,7 @@ def _play(parsed: argparse.Namespace, recording: Recording) -> int:
             if trace is not None:
                 trace(event)
 
-        history = _history(recording, parsed.file, console=printed, trace=heard)
+        history = _history(recording, parsed.file, console=printed, trace=heard, heartbeat=check)
         outcome = recording.outcome
         try:
             while not history.ended and history.position < outcome.position:
@@ -108,10 +111,10 @@ def _play(parsed: argparse.Namespace, recording: Recording) -> int:
     return status_of(result)
 
 
-def _show(parsed: argparse.Namespace, recording: Recording) -> int:
+def _show(parsed: argparse.Namespace, recording: Recording, check: Callable[[], None]) -> int:
     """To a place in it, and what is to be seen there."""
     with trace_file(parsed.trace, [parsed.file]) as trace:
-        history = _history(recording, parsed.file, trace=trace)
+        history = _history(recording, parsed.file, trace=trace, heartbeat=check)
         if parsed.start is not None and not where.travel(history, parsed.start):
             return _never(parsed, parsed.start)
         if parsed.to is None:

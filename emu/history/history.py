@@ -36,7 +36,8 @@ class History:
     """The run of `image` under `config`, with `edits` made on the way; the cursor is at its beginning.
 
     `console` is called with each byte the guest prints, once, however often the cursor passes by. `trace` is told of
-    each event, once. Raises HostError as Machine does.
+    each event, once. `heartbeat` is called while it goes somewhere, at least every CHUNK_INSNS instructions; what it
+    raises ends the walk, somewhere on the way. Raises HostError as Machine does.
     """
 
     def __init__(
@@ -47,10 +48,12 @@ class History:
         edits: Iterable[Edit] = (),
         console: Callable[[int], None] | None = None,
         trace: Sink | None = None,
+        heartbeat: Callable[[], None] = lambda: None,
     ) -> None:
         self._edits = sorted(edits, key=lambda edit: edit.position)
         self._console = console
         self._trace = trace
+        self._heartbeat = heartbeat
         self._told = -1  # the furthest position up to which console and trace were told
         self._events = 0
         self._listener: EventSink | None = None
@@ -232,6 +235,7 @@ class History:
     def _advance(self, position: int) -> None:
         machine = self.machine
         while machine.reason is None and machine.position < position:
+            self._heartbeat()
             edit_at = self._next_edit()
             machine.turn(min(position, machine.position + CHUNK_INSNS, edit_at if edit_at is not None else position))
             if machine.position == edit_at:
