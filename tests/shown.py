@@ -32,7 +32,9 @@ from emu.__main__ import main
 from emu.compiler import reference_compiler
 
 ROOT = Path(__file__).parent.parent
-RUN_DOCUMENTS = tuple(ROOT / name for name in ("README.md", "tutorials/running.md", "tutorials/first-hour.md"))
+RUN_DOCUMENTS = tuple(
+    ROOT / name for name in ("README.md", "tutorials/running.md", "tutorials/first-hour.md", "tutorials/history.md")
+)
 DOTS = "..."
 _FENCED = re.compile(
     r"(?:^<!-- (?P<comment>[^\n]*) -->\n)?^```(?P<language>\w+)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL
