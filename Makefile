@@ -11,7 +11,7 @@ GUEST_SOURCES := $(wildcard guests/*.S guests/*.c guests/*.ld guests/include/*.h
 GUEST_BUILDER := emu/toolchain.py emu/compiler.py emu/data.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench prove-determinism prove-slicing prove-conform prove-hostile guests lint reference wheel clean
+.PHONY: help run test bench prove-determinism prove-slicing prove-conform prove-hostile prove-walk prove-explore guests lint reference wheel clean
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -44,6 +44,9 @@ prove-hostile: $(VENV)/.dev ## 1,000,000 operations of hostile guests: the host 
 
 prove-walk: guests/build/.done $(VENV)/.dev ## 10,000 steps forward and back over every guest: no state may differ
 	@$(BIN)/python -m tests.history
+
+prove-explore: guests/build/.done $(VENV)/.dev ## every reader with up to three updates, and Spin's opinion
+	@$(BIN)/python -m tests.explore
 
 lint: $(VENV)/.dev ## check style and types
 	@$(BIN)/python -m ruff check .

@@ -1,5 +1,6 @@
 """Readers right and wrong: each is proved or refuted under each host model, and what refutes it can be replayed."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,13 @@ from tests.explore.readers import ALL, TABLE, cases, explore, violated
 def test_the_table_has_every_reader() -> None:
     shipped = {name for name in data.guest_names() if name.startswith(f"{data.READERS}/")}
     assert shipped == {f"{data.READERS}/{name}{bits}" for name in TABLE for bits in ("", "32")}
+
+
+def test_the_tutorial_shows_the_table() -> None:
+    text = (Path(__file__).parent.parent.parent / "tutorials" / "history.md").read_text(encoding="utf-8")
+    for name, line in TABLE.items():
+        cells = " | ".join(f"`{one}`" if one else "holds" for one in line[:4])
+        assert f"| {name} | {cells} |" in text
 
 
 @pytest.mark.parametrize(("guest", "model", "expected", "burst"), cases())
