@@ -450,6 +450,13 @@ class Machine:
         if self._turn is not None and self._turn.run.pcpu == pcpu:
             self._close(self._turn)
 
+    def take_away(self, pcpu: int, ps: int) -> None:
+        """The vCPU on this pCPU waits for so long from now. Raises HostError where none can be made to."""
+        self.leave_entry()
+        if self._turn is not None and self._turn.run.pcpu == pcpu:
+            self._close(self._turn)
+        self.host.take_away(pcpu, ps)
+
     def leave_entry(self) -> None:
         """For a change from outside: the vCPU that is in the middle of an entry leaves guest mode first."""
         self._arriving = self.position

@@ -24,7 +24,8 @@ class Begin(NamedTuple):
 class Switch(NamedTuple):
     """A pCPU changes hands. `prev` and `next` are names such as `vcpu0` or `task1`, or `idle`.
 
-    `why`: `start`, `quantum`, `preempted` (by a wake-up), `blocked`, `wake`, `yield` (to `next`), `script`.
+    `why`: `start`, `quantum`, `preempted` (by a wake-up), `blocked`, `wake`, `yield` (to `next`), `script`; `away` and
+    `back` where an edit made it wait.
     """
 
     t: int

@@ -21,7 +21,7 @@ from emu.commands.progress import Ticker, wanted
 from emu.commands.record_file import source_text, write_recording
 from emu.explore import team
 from emu.explore.instance import MAX_UPDATES, Instance, read_of
-from emu.explore.properties import AWAKE, PROPERTIES, Own
+from emu.explore.properties import AWAKE, CLOCK, PROPERTIES, Own
 from emu.explore.saved import take_up, to_bytes
 from emu.explore.search import OPEN, PROVED, REFUTED, Report, Search
 from emu.explore.story import story
@@ -128,7 +128,7 @@ def _instances(parsed: argparse.Namespace) -> list[Instance]:
     names, own = _properties(parsed.property or [])
     vcpus = _number(parsed.vcpus, "--vcpus", 1, 4, 1)
     if not names and not own:
-        names = frozenset(name for name in PROPERTIES if name != AWAKE or vcpus > 1)
+        names = frozenset(name for name in PROPERTIES if name != CLOCK and (name != AWAKE or vcpus > 1))
     offered = Instance(
         image,
         parsed.host_model or _OTHER_CPU,
@@ -137,6 +137,7 @@ def _instances(parsed: argparse.Namespace) -> list[Instance]:
         _number(parsed.burst, "--burst", 1, MAX_BURST, 1),
         vcpus,
         _number(parsed.switches, "--switches", 0, 16, 2 if vcpus > 1 else 0),
+        _number(parsed.jumps, "--jumps", 0, 16, 0),
         None if parsed.read is None else read_of(image, parsed.read),
         insn_limit=_number(parsed.insn_limit, "--insn-limit", 1, 10**9, 1_000_000),
         state_limit=_number(parsed.state_limit, "--state-limit", 1, 10**8, 200_000),
@@ -329,6 +330,8 @@ def _covered(instance: Instance, report: Report) -> str:
     steps = [f"up to {instance.updates} updates{burst}, {what}"] if instance.updates else []
     if instance.vcpus > 1:
         steps.append(f"up to {instance.switches} switches between vCPUs that nobody asked for")
+    if instance.jumps:
+        steps.append(f"up to {instance.jumps} waits of the vCPU, each with a jump of time and the update that follows")
     text = f"Host steps: {'; '.join(steps) or 'none'}."
     text += f" {report.states:,} states at {report.points:,} visible points, {report.ends:,} ways to the end."
     if report.complete:
@@ -407,6 +410,7 @@ def _parser() -> Parser:
     host.add_argument("--burst", action=Once, metavar="N", help="or N updates at once, in the place of one")
     host.add_argument("--vcpus", action=Once, metavar="N", help="so many vCPUs on one pCPU (default: 1)")
     host.add_argument("--switches", action=Once, metavar="N", help="so many switches between them (default: 2)")
+    host.add_argument("--jumps", action=Once, metavar="N", help="so often the vCPU is made to wait (default: 0)")
     what = parser.add_argument_group("what is judged")
     what.add_argument("--read", action=Once, metavar="FUNCTION[:REGISTER]", help="a read that the guest does not mark")
     what.add_argument("--property", action="append", metavar="NAME", help="this alone, or FILE.py:FUNCTION; repeatable")

@@ -16,20 +16,22 @@ class Counter:
 
     def __init__(self, nodes: Mapping[bytes, Node]) -> None:
         self._nodes = nodes
-        self._layers: dict[int, list[Node]] = {}
-        for node in nodes.values():
-            self._layers.setdefault(node.layer, []).append(node)
+        self._known: dict[bytes, int] = {}
+        self._weigh = False
 
     def ways(self, root: Node, *, weigh: bool) -> int:
         """The schedules from `root` on: over visible points, or with `weigh` over all positions."""
-        known: dict[bytes, int] = {}
-        for layer in sorted(self._layers, reverse=True):
-            for node in self._layers[layer]:
-                self._along(node, known, weigh=weigh)
-        return known[root.key]
+        self._known, self._weigh = {}, weigh
+        return self._ways(root.key)
 
-    def _along(self, node: Node, known: dict[bytes, int], *, weigh: bool) -> None:
-        """Count for `node`, and for all that the guest reaches from it by itself; later layers are known."""
+    def _ways(self, key: bytes) -> int:
+        if key not in self._known:
+            self._along(self._nodes[key])  # no deeper than there are host steps: each call is one step further
+        return self._known[key]
+
+    def _along(self, node: Node) -> None:
+        """Count for `node`, and for all that the guest reaches from it by itself."""
+        known = self._known
         chain: list[Node] = []
         places: dict[bytes, int] = {}
         one: Node | None = node
@@ -46,24 +48,22 @@ class Counter:
                 for here, there in zip(
                     reversed(round_ := loop[number:] + loop[:number]), [None, *reversed(round_[1:])], strict=True
                 ):
-                    ways = 0 if there is None else self._from(here, there, ways, known, weigh=weigh)
+                    ways = 0 if there is None else self._from(here, there, ways)
                 known[entered.key] = ways
         for here in reversed(chain):
             following = self._following(here)
-            known[here.key] = (
-                1 if following is None else self._from(here, following, known[following.key], known, weigh=weigh)
-            )
+            known[here.key] = 1 if following is None else self._from(here, following, known[following.key])
 
     def _following(self, node: Node) -> Node | None:
         return None if node.next is None else self._nodes[node.next]
 
-    def _from(self, before: Node, node: Node, ways: int, known: dict[bytes, int], *, weigh: bool) -> int:
+    def _from(self, before: Node, node: Node, ways: int) -> int:
         """Any number of host steps between `before` and `node`, then the guest's way on; without any it is `ways`."""
-        gap = before.gap if weigh else 1
+        gap = before.gap if self._weigh else 1
         total, steps, level = ways, 1, _counted({}, node.children, 1)
         while level:
             placed = math.comb(gap + steps - 1, steps)
-            total += placed * sum(times * known[key] for key, times in level.items())
+            total += placed * sum(times * self._ways(key) for key, times in level.items())
             following: dict[bytes, int] = {}
             for key, times in level.items():
                 _counted(following, self._nodes[key].children, times)

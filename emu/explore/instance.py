@@ -14,6 +14,7 @@ from emu.scenario import Config
 # What each update adds to steal: both halves change, so that halves of two updates are never a value of any.
 DELTA_NS = (1 << 32) + 1
 MAX_UPDATES = 16
+JUMP_NS = DELTA_NS  # so that an update which tells of one wait changes both halves as well
 _NEVER_PS = 10**6 * clock.UNITS["s"]
 
 
@@ -32,7 +33,8 @@ class Instance(NamedTuple):
     `updates` of each vCPU's area are placed: whole ones where `model` is "kvm", else store by store, with steal in
     `halves` or not. `burst` is how many whole updates one step may make, besides single ones.
 
-    `switches` bounds the switches between vCPUs that were not asked for. `insn_limit` is the longest run, and
+    `switches` bounds the switches between vCPUs that were not asked for, `jumps` how often the one that runs is made to
+    wait for JUMP_NS. `insn_limit` is the longest run, and
     `state_limit` the most states.
     """
 
@@ -43,6 +45,7 @@ class Instance(NamedTuple):
     burst: int = 1
     vcpus: int = 1
     switches: int = 0
+    jumps: int = 0
     read: Read | None = None
     withheld: tuple[str, ...] = ()
     insn_limit: int = 1_000_000

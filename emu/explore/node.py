@@ -62,9 +62,10 @@ def way_to(node: Node, nodes: Mapping[bytes, Node]) -> Way:
     points: list[int] = []
     one: Node | None = node
     while one is not None:
-        if one.change is not None:
-            steps.append(Edit(one.position, one.change))
+        before = None if one.parent is None else nodes[one.parent]
+        if one.change is not None and before is not None:
+            steps.append(Edit(before.position, one.change))
         if not points or points[-1] != one.position:
             points.append(one.position)
-        one = None if one.parent is None else nodes[one.parent]
+        one = before
     return Way(tuple(reversed(steps)), tuple(reversed(points)))

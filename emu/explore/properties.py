@@ -17,13 +17,14 @@ from emu.faults import HostError
 from emu.machine import Machine
 from emu.trace import Event
 
-CURRENT, FORWARD, OWN_AREA, ZEROED = "current", "forward", "own-area", "zeroed"
+CURRENT, FORWARD, OWN_AREA, ZEROED, CLOCK = "current", "forward", "own-area", "zeroed", "clock"
 UNWRITTEN, NO_FAULT, ENDS, UNTOUCHED, AWAKE = "unwritten", "no-fault", "ends", "untouched", "awake"
 
 PROPERTIES = {
     CURRENT: "a read returns a value that was published, and current at some moment of the read",
     FORWARD: "no read returns less than an earlier one of the same vCPU",
     OWN_AREA: "a read is of the area that its vCPU has registered",
+    CLOCK: "a time read from kvmclock was the time at some moment of the read",
     ZEROED: "an area is zero when it is registered",
     UNWRITTEN: "no guest writes version or steal of an area that is registered",
     NO_FAULT: "no exception ends the run",
@@ -44,10 +45,11 @@ class Violation(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """A read that is under way: of which area, and the values that were current in it so far."""
+    """A read that is under way: of which area, the values that were current in it so far; of a clock, since when."""
 
     area: int
     currents: frozenset[int]
+    begun_ns: int | None = None  # of a read of the clock
 
 
 class Watched(NamedTuple):
@@ -101,6 +103,10 @@ class Monitor:
     def begins(self, machine: Machine, vcpu: int, area: int) -> None:
         """A vCPU begins to read an area."""
         watched = self.state[vcpu]
+        clock = machine.packages[vcpu].clock
+        if clock is not None and clock.time.enabled and clock.time.area_gpa == area:
+            self._remember(vcpu, reading=Reading(area, frozenset(), machine.now_ns))
+            return
         self._own_area(machine, vcpu, area)
         currents = frozenset(() if watched.current is None else (watched.current,))
         self._remember(vcpu, reading=Reading(area, currents))
@@ -112,6 +118,13 @@ class Monitor:
         if reading is None:
             return
         self.reads.append((vcpu, value, reading.currents))
+        if reading.begun_ns is not None:
+            # Two divisions lie between the TSC and nanoseconds: one may be lost on the way.
+            holds = reading.begun_ns - 1 <= value <= machine.now_ns
+            why = f"the clock read says {value:,} ns, and it was between {reading.begun_ns:,} and {machine.now_ns:,} ns"
+            self._judge(CLOCK, holds, why)
+            self._remember(vcpu, reading=None)
+            return
         if self._own_area(machine, vcpu, reading.area):
             self._judge(CURRENT, value in reading.currents, _not_current(machine, reading, value))
         if watched.last is not None:

@@ -1,8 +1,9 @@
 """A machine that is driven from visible point to visible point, restored, and told what the host does.
 
 A visible point is a position just before an instruction that touches what the host's steps touch: an access to an
-area that is registered, a mark, a write to the steal-time MSR, the beginning or end of a read declared from outside,
-the end of the run. With several vCPUs it is also every access to memory that is nobody's stack, and every exit.
+area that is registered, a mark, a look at the time, a write to the steal-time MSR, the beginning or end of a read
+declared from outside, the end of the run. With several vCPUs it is also every access to memory that is nobody's stack,
+and every exit.
 Between two of them the guest touches nothing that the host writes, so a step of the host anywhere between has the same
 effect as at the end.
 
@@ -15,11 +16,11 @@ from typing import NamedTuple
 
 from emu import abi, trace
 from emu.boot.entry import program_limit
-from emu.explore.instance import Instance
+from emu.explore.instance import JUMP_NS, Instance
 from emu.explore.properties import Moment, Monitor, Watched
 from emu.faults import HostError
 from emu.history import edits
-from emu.history.edits import Change, HostStore, HostUpdate, Preempt
+from emu.history.edits import Change, HostStore, HostUpdate, Preempt, TakeAway
 from emu.history.memory import Memory, Pages
 from emu.machine import Machine
 from emu.result import LIMITS
@@ -27,6 +28,7 @@ from emu.stateful import State
 from emu.trace import Event
 from emu.vcpu.watch import Access, Watch
 
+_MOVE = (abi.MSR_KVM_STEAL_TIME, abi.MSR_KVM_SYSTEM_TIME, abi.MSR_KVM_SYSTEM_TIME_NEW)
 _STRETCH = 128  # instructions run ahead at first
 _LONGEST_STRETCH = 1 << 20
 
@@ -39,6 +41,7 @@ class Snapshot(NamedTuple):
     watched: tuple[Watched, ...]
     made: tuple[int, ...]
     switched: int
+    jumped: int
 
 
 class TimeMatters(Exception):
@@ -48,14 +51,15 @@ class TimeMatters(Exception):
 class Runner:
     """One machine for one instance.
 
-    `made` counts the updates that were begun, of each vCPU, and `switched` the switches that nobody asked for.
+    `made` counts the updates that were begun, of each vCPU, `switched` the switches that nobody asked for, and `jumped`
+    how often a vCPU was made to wait.
     """
 
     def __init__(self, instance: Instance, *, time: bool = False) -> None:
         self.instance = instance
         self.monitor = Monitor(instance.vcpus, instance.properties, instance.own)
         self.made = (0,) * instance.vcpus
-        self.switched = 0
+        self.switched = self.jumped = 0
         self._time = time
         self._shared = instance.vcpus > 1  # what one vCPU does may matter to another
         self._ahead: list[int] = []  # visible points that are known to lie ahead
@@ -74,14 +78,16 @@ class Runner:
 
     def snapshot(self) -> Snapshot:
         """Everything here."""
-        return Snapshot(self.machine.state(), self._memory.keep(), self.monitor.state, self.made, self.switched)
+        return Snapshot(
+            self.machine.state(), self._memory.keep(), self.monitor.state, self.made, self.switched, self.jumped
+        )
 
     def restore(self, snapshot: Snapshot) -> None:
         """Be there again."""
         self._memory.restore(snapshot.pages)
         self.machine.load(snapshot.state)
         self.monitor.state = snapshot.watched
-        self.made, self.switched = snapshot.made, snapshot.switched
+        self.made, self.switched, self.jumped = snapshot.made, snapshot.switched, snapshot.jumped
         self._ahead, self._ahead_to = [], 0
 
     def key(self, snapshot: Snapshot) -> bytes:
@@ -89,7 +95,7 @@ class Runner:
         own, vcpus, packages, parts = snapshot.state
         machine = self.machine
         cpus = [(whole[0], whole[3], whole[4]) for whole in vcpus]
-        entities = [(one.run_state, one.pcpu) for one in machine.host.vcpus]
+        entities = [(one.run_state, one.pcpu, one.run_delay_ns(one.since_ps)) for one in machine.host.vcpus]
         favoured = machine.host.favoured()
         now = own[3] if self._time else 0
         pages = sorted((page, self._digest(content)) for page, content in snapshot.pages.items())
@@ -139,6 +145,9 @@ class Runner:
                 found += self.instance.updates_left(self.made[vcpu], self.under_way(vcpu), vcpu)
         if self.switched < self.instance.switches and not self.machine.host.favoured():
             found += [Preempt(0, name) for name in self.machine.host.waiting_for(0)]
+        runs = acting is not None and acting.entity.pcpu is not None and not self.ended
+        if self.jumped < self.instance.jumps and runs and not self.machine.host.waiting_for(0):
+            found.append(TakeAway(0, JUMP_NS))
         return found
 
     def apply(self, change: Change) -> None:
@@ -149,9 +158,27 @@ class Runner:
                 self.made = (*self.made[:vcpu], self.made[vcpu] + 1, *self.made[vcpu + 1 :])
         elif isinstance(change, Preempt):
             self.switched += 1
+        elif isinstance(change, TakeAway):
+            self.jumped += 1
         self._begin()
         edits.apply(self.machine, change)
         self._ahead, self._ahead_to = [], 0
+        if isinstance(change, Preempt | TakeAway):
+            self._let_host_decide()
+
+    def _let_host_decide(self) -> None:
+        """Go on to where the next unit of guest work comes: what the host decides until then belongs to its step."""
+        machine, here = self.machine, self.snapshot()
+        insns, last = machine.instructions, machine.position
+        self._looking = []
+        try:
+            while not self.ended and machine.instructions == insns:
+                last = machine.position
+                machine.run_to(last + 1)
+        finally:
+            self._looking = None
+        self.restore(here)
+        machine.run_to(last)
 
     # --- what the guest does -----------------------------------------------------------------------------------------
 
@@ -226,9 +253,10 @@ class Runner:
             if hasattr(self, "machine"):
                 self.monitor.heard(self.machine, event)
             return
-        if type(event) is trace.Mark or (type(event) is trace.ExitEvent and self._shared):
+        exited = event.exit if isinstance(event, trace.ExitEvent) else None
+        if type(event) is trace.Mark or exited == "Rdtsc" or (exited is not None and self._shared):
             looking.append(self.machine.arriving() - 1)
-        elif type(event) is trace.MsrWrite and event.msr == abi.MSR_KVM_STEAL_TIME:
+        elif type(event) is trace.MsrWrite and event.msr in _MOVE:
             looking.append(self.machine.arriving() - 1)
             self._moves.append(self.machine.arriving() - 1)
 
@@ -304,6 +332,9 @@ def watched(machine: Machine) -> tuple[tuple[int, int], ...]:
                     remedy="exploring is for guests that keep the page tables they were given",
                 )
             ranges.append((gpa, gpa + abi.KVM_STEAL_TIME_SIZE - 1))
+        if package.clock is not None and package.clock.time.enabled:
+            gpa = package.clock.time.area_gpa
+            ranges.append((gpa, gpa + abi.PVCLOCK_VCPU_TIME_INFO_SIZE - 1))
     if len(machine.packages) == 1:
         return tuple(ranges)
     found, first, limit = [], abi.GUEST_GPA, program_limit(machine.ram, len(machine.packages))

@@ -10,7 +10,7 @@ import zlib
 from typing import Any
 
 from emu.explore.instance import Instance
-from emu.explore.node import Node
+from emu.explore.node import Node, way_to
 from emu.explore.runner import Runner
 from emu.explore.search import Search
 from emu.faults import HostError
@@ -62,13 +62,7 @@ def identity(instance: Instance) -> str:
 
 def _go_again(runner: Runner, node: Node, nodes: dict[bytes, Node]) -> None:
     runner.restore(runner.beginning)
-    steps: list[Edit] = []
-    one: Node | None = node
-    while one is not None:
-        if one.change is not None:
-            steps.append(Edit(one.position, one.change))
-        one = None if one.parent is None else nodes[one.parent]
-    for step in reversed(steps):
+    for step in way_to(node, nodes).steps:
         runner.run_to(step.position)
         runner.apply(step.change)
     runner.run_to(node.position)

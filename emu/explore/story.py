@@ -11,7 +11,7 @@ from emu.code.places import places
 from emu.code.symbols import Symbols
 from emu.explore.runner import watched
 from emu.explore.search import Counterexample
-from emu.history.edits import Preempt
+from emu.history.edits import Preempt, TakeAway
 from emu.history.history import History
 from emu.machine import Machine
 from emu.trace import Event
@@ -59,6 +59,8 @@ def _host(history: History, point: int) -> list[tuple[str, str, str]]:
     for _, event in history.between(point, point, of_edits=True):
         found += _stores(event)
     for edit in history.edits:
+        if edit.position == point and isinstance(edit.change, TakeAway):
+            found.append(("host", "runs others", f"for {edit.change.ns:,} ns"))
         if edit.position == point and isinstance(edit.change, Preempt):
             found.append(("host", "switches", f"to {edit.change.who}"))
     return found

@@ -10,6 +10,7 @@ from emu.machine import Machine
 from emu.state import GENERAL
 
 _WORD = (1 << 64) - 1
+MAX_AWAY_NS = 10**15
 MAX_BURST = 1 << 31  # half of them bring a version back to where it was
 
 
@@ -63,7 +64,14 @@ class HostUpdate(NamedTuple):
     times: int
 
 
-Change = HostStore | HostUpdate | SetRegister | SetMemory | SetMsr | Preempt
+class TakeAway(NamedTuple):
+    """The vCPU on this pCPU waits for `ns` nanoseconds from here, as if the host ran something else."""
+
+    pcpu: int
+    ns: int
+
+
+Change = HostStore | HostUpdate | SetRegister | SetMemory | SetMsr | Preempt | TakeAway
 
 
 class Edit(NamedTuple):
@@ -82,6 +90,10 @@ def apply(machine: Machine, change: Change) -> None:
             raise HostError(f"{len(change.data)} bytes at {change.gpa:#x} are not in RAM", remedy="name a place in RAM")
         machine.leave_entry()
         machine.ram.write(change.gpa, change.data)
+    elif isinstance(change, TakeAway):
+        if not 1 <= change.ns <= MAX_AWAY_NS:
+            raise HostError(f"a vCPU cannot wait for {change.ns} ns", remedy=f"from 1 to {MAX_AWAY_NS} it can")
+        machine.take_away(change.pcpu, change.ns * 1000)
     elif isinstance(change, Preempt):
         machine.preempt(change.pcpu, change.who)
     else:
@@ -146,6 +158,7 @@ _KINDS: dict[str, type[Change]] = {
     "memory": SetMemory,
     "msr": SetMsr,
     "preempt": Preempt,
+    "away": TakeAway,
     "store": HostStore,
     "update": HostUpdate,
 }

@@ -106,6 +106,17 @@ class Dispatcher:
         if prev is not None and involuntary and not prev.planned:
             self.admit(prev, at_ps, why)
 
+    def take_away(self, p: Pcpu, ps: int) -> None:
+        """The pCPU's current waits for `ps`, in which nobody has the pCPU, and gets it back."""
+        prev = p.current
+        if prev is None:
+            return
+        prev.change(WAITING, p.time_ps)
+        prev.pcpu = p.current = None
+        if self.observer is not None:
+            self.observer.switched(p.number, p.time_ps, prev, None, "away", True)
+        self.switch(p, p.time_ps + ps, prev, "back")
+
     def admit(self, entity: Entity, at_ps: int, why: str) -> bool:
         """A waiting entity goes to the lowest idle pCPU it may use, or into the queue. Whether it runs at once."""
         usable = self.pcpus if entity.pin is None else self.pcpus[entity.pin : entity.pin + 1]

@@ -174,6 +174,22 @@ class Scheduler(Stateful):
             raise HostError(f"{name} does not wait for pCPU {pcpu}", remedy="name one of those who wait")
         p.yields_to = favoured
 
+    def take_away(self, pcpu: int, ps: int) -> None:
+        """A decision made from outside: the vCPU on this pCPU waits for `ps`, as if the host ran something else.
+
+        Raises HostError where there is no such pCPU, no vCPU runs there, or somebody waits for it.
+        """
+        if not 0 <= pcpu < len(self._pcpus):
+            raise HostError(f"there is no pCPU {pcpu}", remedy=f"the host has {len(self._pcpus)}, numbered from 0")
+        p = self._pcpus[pcpu]
+        entity = p.current
+        if entity is None or not entity.is_vcpu or entity.run_state != RUNNING or p.planned:
+            raise HostError(f"no vCPU runs on pCPU {pcpu} that could be made to wait", remedy="go to where one does")
+        if self._queue.competes(pcpu):
+            raise HostError(f"somebody waits for pCPU {pcpu}, and would get it", remedy="give it to one of them")
+        self._dispatcher.take_away(p, ps)
+        self._now_ps = max(self._now_ps, p.time_ps)
+
     def waiting_for(self, pcpu: int) -> tuple[str, ...]:
         """Who could be favoured on this pCPU, which somebody else has."""
         p = self._pcpus[pcpu]

@@ -6,11 +6,11 @@
 from typing import NamedTuple
 
 from emu.explore.instance import Instance
-from emu.explore.properties import AWAKE, CURRENT, ENDS, NO_FAULT, OWN_AREA, PROPERTIES, UNWRITTEN, ZEROED
+from emu.explore.properties import AWAKE, CLOCK, CURRENT, ENDS, NO_FAULT, OWN_AREA, PROPERTIES, UNWRITTEN, ZEROED
 from emu.explore.search import Report, Search
 from emu.guest import load_guest
 
-ALL = frozenset(PROPERTIES) - {AWAKE}
+ALL = frozenset(PROPERTIES) - {AWAKE, CLOCK}
 MODELS = ("kvm", "other-cpu")
 
 
