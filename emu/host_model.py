@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from emu import abi
 from emu.devices.steal_time import StealTime, Step
 from emu.host.draws import Draws
-from emu.package import BEGUN, BY_HAND, PLANNED, Package
+from emu.package import BEGUN, BY_HAND, PLANNED, SPREAD, Package
 from emu.ram import Ram
 from emu.scenario import DEFAULT_STORE_GAP, Config
 from emu.stateful import State, Stateful
@@ -73,7 +73,7 @@ class HostModel:
             self._store_all(package, SYSTEM_TIME, clock.time.update(self._ram.load))
         if steal is None:
             return
-        if package.update in (PLANNED, BEGUN) and package.store_in == 0:
+        if package.update in SPREAD and package.store_in == 0:
             self._continue(package, steal)
         if steal.requested and package.update is None:
             package.update = PLANNED

@@ -33,7 +33,7 @@ from emu.host.entity import Entity
 from emu.host.turn import Alarm, Run
 from emu.host_model import HostModel
 from emu.interconnect import Interconnect
-from emu.package import BEGUN, PLANNED, Clocks, Package
+from emu.package import SPREAD, Clocks, Package
 from emu.ram import Ram
 from emu.recorder import Recorder, Sink
 from emu.result import (
@@ -302,7 +302,7 @@ class Machine:
         if run.until_ps is not None:
             # Rounded up: an instruction is not cut, so the last one may end a little late.
             budget = min(budget, -((self._now_ps - run.until_ps) // self.config.ps_per_insn))
-        if package.update in (PLANNED, BEGUN):
+        if package.update in SPREAD:
             budget = min(budget, package.store_in)
         return max(budget, 1)
 

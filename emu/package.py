@@ -55,6 +55,7 @@ UNTOLD: dict[str, tuple[int, ...]] = {
 
 # An update that the host model other-cpu spreads over time: its first store is still to come, or was performed.
 PLANNED, BEGUN = "planned", "begun"
+SPREAD = frozenset((PLANNED, BEGUN))  # its next store comes without being asked for
 BY_HAND = "by-hand"  # begun, and each of its stores is asked for from outside
 
 

@@ -120,6 +120,7 @@ def test_part_of_a_package_that_is_left_out_is_noticed(monkeypatch: pytest.Monke
     package = machine.packages[1]
     changes = {
         "exit": "E", "halting": True, "parked": True, "kicked": True, "waiting": True, "update": PLANNED, "store_in": 9,
+        "added_ns": 5,
         "tsc": "offset", "lapic": "irr", "steal": "updates", "pv_eoi": "pending", "poll": "msr_value",
         "async_pf": "int_value", "migration": "msr_value",
     }  # fmt: skip

@@ -18,7 +18,7 @@ from tests import shown
 from tests.programs import assembled
 from tests.shown import RUN_DOCUMENTS, Played, Shown
 
-README, RUNNING, FIRST_HOUR = RUN_DOCUMENTS
+README, RUNNING, FIRST_HOUR, _ = RUN_DOCUMENTS
 DEMONSTRATION = "emu run clock --vcpus 2 --task busy"
 STEPS = [
     pytest.param(path, number, id=f"{path.name}: {step.label}")

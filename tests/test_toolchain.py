@@ -172,7 +172,8 @@ def test_broken_source_is_refused_with_the_compilers_first_error(compiler: Compi
 
 def test_shipped_guests_build_without_a_warning(compiler: Compiler, tmp_path: Path) -> None:
     told: list[str] = []
-    (tmp_path / data.CONFORMANCE).mkdir()
+    for folder in (data.CONFORMANCE, data.READERS):
+        (tmp_path / folder).mkdir()
     for name, source in data.guest_sources().items():
         toolchain.build(
             source, tmp_path / f"{name}.elf", bits=toolchain.bits_of(source), compiler=compiler, tell=told.append

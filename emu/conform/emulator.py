@@ -66,6 +66,7 @@ class Devices:
         self.exit: Exit | None = None
         self.update: str | None = None
         self.store_in = 0
+        self.added_ns = 0
         self._run_delay = run_delay
         self.tsc = Tsc(_beginning, TSC_KHZ)
         self.lapic = Lapic(_beginning, self.tsc, 0)
