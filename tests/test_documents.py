@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import functools
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -91,6 +92,12 @@ def test_command_line_shown_is_understood(command, tmp_path, monkeypatch, capsys
         for step in shown.steps(path.read_text(encoding="utf-8")):
             if step.kind == "file":
                 Path(step.name).write_text(step.text, encoding="utf-8")
+    if words[0] in ("explore", "replay"):
+        # What they do is shown in history.md, and run there; a command may be named without its words.
+        module = importlib.import_module(f"emu.commands.{words[0]}")
+        if words[1:]:
+            module._parser().parse(words[1:])
+        return
     if words[0] != "run":
         # These do their work while they read: let them, on files that are there, with nothing to be built.
         monkeypatch.setattr(toolchain, "build", lambda *_, **__: None)
