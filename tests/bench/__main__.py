@@ -1,11 +1,11 @@
-"""Prints every bar beside its baseline: `python -m tests.bench [speed|exits|startup|memory ...]`; with `--json` too."""
+"""Prints every bar beside its baseline: `python -m tests.bench [PART ...]`; with `--json` too."""
 
 import json
 import sys
 
-from tests.bench import exit_costs, footprint, speed
+from tests.bench import exit_costs, footprint, history, speed
 
-PARTS = ("speed", "exits", "startup", "memory")
+PARTS = ("speed", "exits", "startup", "memory", "walk", "explore")
 
 
 def main(words: list[str]) -> int:
@@ -15,7 +15,7 @@ def main(words: list[str]) -> int:
         return 2
     report: dict[str, object] = {}
     quiet = "--json" in words
-    say = (lambda *_: None) if quiet else print
+    say = (lambda *_, **__: None) if quiet else print
     if "speed" in chosen:
         say("guest speed, million instructions per second; bar: machine at least 1/1.10 of counted from 100,000 on")
         say(f"{'program':<9}{'quantum':>12}{'raw':>9}{'counted':>9}{'machine':>9}{'/raw':>8}{'counted/machine':>17}")
@@ -41,6 +41,23 @@ def main(words: list[str]) -> int:
     if "memory" in chosen:
         report["memory"] = footprint.kib_per_vcpu()
         say(f"\nmemory: {report['memory']:.0f} KiB per further vCPU")
+    if "walk" in chosen:
+        report["walk"] = walk = history.walking()
+        say("\na run of 100 million instructions as a history; bars: a step back near the end 50 ms, one far back 2 s")
+        say(f"  forward {walk['history']:.2f} s, the machine alone {walk['run']:.2f} s", end="; ")
+        say(f"ratio {walk['history'] / walk['run']:.2f}")
+        for name, bar in (("near", 0.05), ("far", 2.0)):
+            verdict = "ok" if walk[name] <= bar else "MISSED"
+            say(f"  worst of five {name:<5} {1000 * walk[name]:8.1f} ms  {verdict}")
+        say(f"  {walk['checkpoints']} checkpoints, {walk['pages']} pages that ever changed")
+    if "explore" in chosen:
+        report["explore"] = found = history.exploring()
+        say("\n2 updates of 4 stores over readers/seqlock; bars: 5 s on one core, 20 times the naive rate")
+        say(f"  {found['seconds']:.2f} s for {found['states']:,} states  {'ok' if found['seconds'] <= 5 else 'MISSED'}")
+        say(f"  with two jobs {found['two_jobs']:.2f} s; ratio {found['seconds'] / found['two_jobs']:.2f}")
+        say(f"  {found['rate']:,.0f} placements between instructions decided a second")
+        ratio = found["rate"] / found["naive_rate"]
+        say(f"  naively {found['naive_rate']:,.0f}; ratio {ratio:,.0f}  {'ok' if ratio >= 20 else 'MISSED'}")
     if quiet:
         print(json.dumps(report))
     return 0
