@@ -1,39 +1,27 @@
 """The shipped guests do what they say, built by every compiler there is, on the machine."""
 
-import importlib.util
 import itertools
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from emu import abi, data, toolchain
-from emu import compiler as compilers
 from emu.boot.elf import elf_image
 from emu.machine import Machine
 from emu.result import EXIT, TIME_LIMIT, TRIPLE_FAULT, Result
 from emu.scenario import Config
+from tests.compiled import COMPILERS, all_guests, compiler_called
 
-COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
-COMPILERS += ["zig"] if importlib.util.find_spec("ziglang") else []
 CROWDED = Config(vcpus=2, tasks=("busy",))
 PASS, NO_FEATURE = 0, 3
 STEAL_GUESTS = [name for name, source in data.guest_sources().items() if "steal_offered(" in source.read_text()]
 
 
 @pytest.fixture(scope="module", params=COMPILERS)
-def elfs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    chosen = next((c for c in compilers._candidates() if c.name == request.param and compilers._works(c)), None)
-    if chosen is None:
-        pytest.skip(f"no working {request.param} on this machine")
-    folder, built = tmp_path_factory.mktemp(request.param), {}
-    for name, source in data.guest_sources().items():
-        built[name] = folder / f"{name}.elf"
-        built[name].parent.mkdir(exist_ok=True)
-        toolchain.build(source, built[name], bits=toolchain.bits_of(source), compiler=chosen)
-    return built
+def elfs(request: pytest.FixtureRequest) -> dict[str, Path]:
+    return all_guests(request.param).elfs
 
 
 def _run(elf: Path, config: Config = Config()) -> Result:
@@ -186,9 +174,7 @@ def test_64_bit_reader_tears_where_the_host_stores_steal_in_halves(elfs: dict[st
 @pytest.fixture(params=COMPILERS)
 def run_source(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str, int], Result]:
     """Builds a C source as 64-bit or 32-bit code and runs it; by each compiler."""
-    chosen = next((c for c in compilers._candidates() if c.name == request.param and compilers._works(c)), None)
-    if chosen is None:
-        pytest.skip(f"no working {request.param} on this machine")
+    chosen = compiler_called(request.param)
 
     def run(source: str, bits: int) -> Result:
         path = tmp_path / "own.c"

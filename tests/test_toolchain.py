@@ -1,7 +1,6 @@
 """Guests build with every compiler there is, into ELFs whose segments have honest rights."""
 
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -18,16 +17,15 @@ from emu import abi, data, toolchain
 from emu import compiler as compilers
 from emu.compiler import Compiler
 from emu.faults import HostError
+from tests.compiled import COMPILERS, all_guests, compiler_called
 
 NAMES = data.guest_names()
-COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
-COMPILERS += ["zig"] if importlib.util.find_spec("ziglang") else []
 Elfs = dict[str, Path]
 
 
 @pytest.fixture(scope="module", params=COMPILERS)
 def compiler(request: pytest.FixtureRequest) -> Compiler:
-    return _compiler(request.param)
+    return compiler_called(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -35,27 +33,12 @@ def any_compiler() -> Compiler:
     """One compiler, where a claim is about us and not about compilers."""
     if not COMPILERS:
         pytest.skip("no compiler on this machine")
-    return _compiler(COMPILERS[0])
-
-
-def _compiler(name: str) -> Compiler:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("CC", raising=False)
-        for candidate in compilers._candidates():
-            if candidate.name == name and compilers._works(candidate):
-                return candidate
-    pytest.skip(f"no working {name} on this machine")
+    return compiler_called(COMPILERS[0])
 
 
 @pytest.fixture(scope="module")
-def elfs(compiler: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Elfs:
-    folder = tmp_path_factory.mktemp(compiler.name)
-    built = {}
-    for name, source in data.guest_sources().items():
-        built[name] = folder / f"{name}.elf"
-        built[name].parent.mkdir(exist_ok=True)
-        toolchain.build(source, built[name], bits=toolchain.bits_of(source), compiler=compiler)
-    return built
+def elfs(compiler: Compiler) -> Elfs:
+    return all_guests(compiler.name).elfs
 
 
 def _segments(elf: Path) -> list[tuple[int, int, int]]:
@@ -170,15 +153,8 @@ def test_broken_source_is_refused_with_the_compilers_first_error(compiler: Compi
     assert "\n" not in str(refusal.value) and "nonsense" in refusal.value.detail
 
 
-def test_shipped_guests_build_without_a_warning(compiler: Compiler, tmp_path: Path) -> None:
-    told: list[str] = []
-    for folder in (data.CONFORMANCE, data.READERS):
-        (tmp_path / folder).mkdir()
-    for name, source in data.guest_sources().items():
-        toolchain.build(
-            source, tmp_path / f"{name}.elf", bits=toolchain.bits_of(source), compiler=compiler, tell=told.append
-        )
-    assert told == []
+def test_shipped_guests_build_without_a_warning(compiler: Compiler) -> None:
+    assert all_guests(compiler.name).told == []
 
 
 def test_guest_without_main_is_refused(compiler: Compiler, tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def test_help_has_each_option_in_one_group_and_the_most_used_first(capsys):
     text = capsys.readouterr().out
     first = text.partition("most used:")[2].partition("\n\n")[0]
     assert [word for word in first.split() if word.startswith("--")] == [
-        "--vcpus", "--pcpus", "--task", "--policy", "--quantum", "--trace", "--json",
+        "--vcpus", "--pcpus", "--task", "--policy", "--quantum", "--trace", "--record", "--json",
     ]  # fmt: skip
     assert {"0", "2", "70", "124", "125", "130", "141"} <= set(text.partition("exit status:")[2].split())
     assert max(map(len, text.splitlines())) <= 80
