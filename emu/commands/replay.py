@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from emu import result as results
-from emu.commands import where
 from emu.commands.console import ConsoleWriter
 from emu.commands.ending import report, status_of
 from emu.commands.flags import Once, Parser
@@ -20,6 +19,7 @@ from emu.commands.progress import Progress, wanted
 from emu.commands.trace_file import trace_file
 from emu.faults import HostError
 from emu.guest import MAX_FILE
+from emu.history import where
 from emu.history.history import History
 from emu.history.recording import Recording, TraceHash, from_bytes
 from emu.trace import Event

@@ -319,18 +319,19 @@ def watched(machine: Machine) -> tuple[tuple[int, int], ...]:
     """The memory that more than one may touch: the areas that are registered, or, with several vCPUs, all that can be
     written and is nobody's stack. Ranges of linear addresses, first and last.
 
-    Raises HostError where a guest reaches its area by another address than the host does.
+    Raises HostError where a guest has page tables of its own.
     """
     ranges = []
     for package in machine.packages:
+        paging = package.vcpu.paging()
+        if paging.cr0 & abi.CR0_PG and paging.cr3 != abi.PAGE_TABLES_GPA:
+            raise HostError(
+                "this guest has page tables of its own, and may reach an area by any address",
+                remedy="exploring is for guests that keep the page tables they were given",
+            )
         steal = package.steal
         if steal is not None and steal.enabled:
             gpa = steal.area_gpa
-            if package.vcpu.translate(gpa) != gpa:
-                raise HostError(
-                    "this guest reaches its area by another address than the host does",
-                    remedy="exploring is for guests that keep the page tables they were given",
-                )
             ranges.append((gpa, gpa + abi.KVM_STEAL_TIME_SIZE - 1))
         if package.clock is not None and package.clock.time.enabled:
             gpa = package.clock.time.area_gpa

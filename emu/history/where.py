@@ -1,4 +1,7 @@
-"""Places of a run as words: what `--to` understands."""
+"""Places of a run as words: `main`, `guest.c:12`, `event:wrmsr`, `version:odd`; what `emu replay --to` understands.
+
+In Linux: perf probe takes such words for where to put a probe, tools/perf/Documentation/perf-probe.txt.
+"""
 
 import re
 
