@@ -10,11 +10,13 @@ from emu.explore.properties import Own
 from emu.faults import HostError
 from emu.history.edits import Change, HostStore, HostUpdate
 from emu.scenario import Config
+from emu.state import GENERAL
 
 # What each update adds to steal: both halves change, so that halves of two updates are never a value of any.
 DELTA_NS = (1 << 32) + 1
 MAX_UPDATES = 16
 JUMP_NS = DELTA_NS  # so that an update which tells of one wait changes both halves as well
+_REGISTERS = frozenset((*GENERAL, *("e" + name[1:] for name in GENERAL if not name[1:].isdecimal())))
 _NEVER_PS = 10**6 * clock.UNITS["s"]
 
 
@@ -86,6 +88,9 @@ def read_of(image: Image, text: str) -> Read:
     """
     place, _, register = text.partition(":")
     register = register or "rax"
+    for name in register.split("+"):
+        if name not in _REGISTERS:
+            raise HostError(f"there is no register {name!r}", "--read", "name one such as rax or eax, or edx+eax")
     first, dash, last = place.partition("-")
     if dash:
         try:
@@ -103,7 +108,7 @@ def read_of(image: Image, text: str) -> Read:
     piece = next(one for one in image.pieces if one.gpa <= start < one.gpa + len(one.data))
     code = piece.data[start - piece.gpa : start - piece.gpa + symbol.size]
     bits = 64 if image.entry.mode == "long" else 32
-    ends = [one.address for one in disassemble(code, start, bits, symbol.size) if one.text.split()[0] == "ret"]
+    ends = [one.address for one in disassemble(code, start, bits, symbol.size) if "ret" in one.text.split()]
     if not ends:
         raise HostError(f"{place} never returns", "--read", "name a function that does, or two addresses")
     return Read((start,), tuple(ends), register)

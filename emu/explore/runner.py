@@ -29,6 +29,9 @@ from emu.trace import Event
 from emu.vcpu.watch import Access, Watch
 
 _MOVE = (abi.MSR_KVM_STEAL_TIME, abi.MSR_KVM_SYSTEM_TIME, abi.MSR_KVM_SYSTEM_TIME_NEW)
+_APIC_TIMER = (abi.APIC_LVTT, abi.APIC_TMICT, abi.APIC_TMCCT)
+_OF_TIME = (abi.MSR_IA32_TSC, abi.MSR_IA32_TSC_DEADLINE, *_APIC_TIMER)
+_OF_TIME_IN_WINDOW = tuple((msr - abi.X2APIC_MSR) * abi.APIC_MMIO_STRIDE for msr in _APIC_TIMER)
 _STRETCH = 128  # instructions run ahead at first
 _LONGEST_STRETCH = 1 << 20
 
@@ -247,14 +250,14 @@ class Runner:
 
     def _heard(self, event: Event) -> None:
         looking = self._looking
-        if type(event) is trace.ExitEvent and not self._time and event.exit == "Rdtsc":
+        timely = _looks_at_time(event)
+        if timely and not self._time:
             raise TimeMatters
         if looking is None:
             if hasattr(self, "machine"):
                 self.monitor.heard(self.machine, event)
             return
-        exited = event.exit if isinstance(event, trace.ExitEvent) else None
-        if type(event) is trace.Mark or exited == "Rdtsc" or (exited is not None and self._shared):
+        if type(event) is trace.Mark or timely or (self._shared and type(event) is trace.ExitEvent):
             looking.append(self.machine.arriving() - 1)
         elif type(event) is trace.MsrWrite and event.msr in _MOVE:
             looking.append(self.machine.arriving() - 1)
@@ -313,6 +316,13 @@ class Runner:
             part = engine.read_register(wide)
             value = value << 32 | (part & 0xFFFFFFFF if name.startswith("E") else part)
         return value
+
+
+def _looks_at_time(event: Event) -> bool:
+    """Whether the guest reads the time here, or arms something that will tell it."""
+    if isinstance(event, trace.ExitEvent):
+        return event.exit == "Rdtsc" or (event.exit in ("Rdmsr", "Wrmsr") and event.detail.get("msr") in _OF_TIME)
+    return isinstance(event, trace.Mmio) and event.gpa % abi.PAGE_SIZE in _OF_TIME_IN_WINDOW
 
 
 def watched(machine: Machine) -> tuple[tuple[int, int], ...]:

@@ -130,6 +130,7 @@ def test_property_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
         (["readers/seqlock", "--property", "nowhere.py:f"], "there is no such file"),
         (["readers/seqlock", "--read", "redaer"], "there is no function"),
         (["readers/seqlock", "--read", "0x1-zz"], "no pair of addresses"),
+        (["readers/seqlock", "--read", "main:rxx"], "there is no register 'rxx'"),
         (["readers/seqlock", "--updates", "99"], "from 0 to 16"),
         (["readers/seqlock", "--burst", "0"], "from 1 to"),
         (["readers/seqlock", "--jobs", "x"], "whole number"),

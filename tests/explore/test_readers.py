@@ -133,3 +133,32 @@ def test_report_is_the_same_each_time() -> None:
     for _ in range(2):
         reports.append(Search(Instance(load_guest("readers/change_only32"), "kvm", 2, properties=ALL)).run())
     assert reports[0] == reports[1]
+
+
+_ARMS_A_TIMER = """
+#include "apic.h"
+#include "steal.h"
+int main(void)
+{
+    x2apic_on();
+    {access}
+    return EXIT_PASS;
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("access", "matters"),
+    [
+        ("(void)rdmsr(MSR_IA32_TSC);", True),
+        ("wrmsr(APIC_TMICT, 100);", True),
+        ("(void)rdmsr(APIC_TMCCT);", True),
+        ("(void)rdtsc();", True),
+        ("(void)rdmsr(APIC_ID);", False),
+        ("wrmsr(APIC_TASKPRI, 0x10);", False),
+    ],
+)
+def test_every_look_at_the_time_is_noticed(access: str, matters: bool, tmp_path: Path) -> None:
+    source = tmp_path / "looks.c"
+    source.write_text(_ARMS_A_TIMER.replace("{access}", access))
+    assert Search(Instance(load_guest(source), updates=0)).run().time_matters is matters
