@@ -271,14 +271,14 @@ def _text(
     recording: str,
 ) -> list[str]:
     instance = instances[0]
-    lines = [f"{parsed.guest}: {_headline(verdict, reports, untested)}", ""]
+    lines = [*textwrap.wrap(f"{parsed.guest}: {_headline(verdict, reports, untested)}", _WIDTH), ""]
     for number, report in enumerate(reports):
         lines += textwrap.wrap(_covered(instances[number], report), _WIDTH)
     lines.append("")
     culprit = reports[-1].found.violation.property if reports[-1].found is not None else ""
     for name in _judged_names(instance):
         state = "does not hold" if name == culprit else _times(judged.get(name, 0))
-        head = f"  {name:<10} {state:<21} "
+        head = f"  {name:<10} {state:<22} "
         lines += textwrap.wrap(
             PROPERTIES.get(name, "a property of your own"),
             _WIDTH,
@@ -303,43 +303,51 @@ def _headline(verdict: str, reports: list[Report], untested: list[str]) -> str:
     if verdict == REFUTED:
         found = reports[-1].found
         assert found is not None
-        steps = len(found.way.steps)
-        return f"refuted, by {steps} step{'' if steps == 1 else 's'} of the host"
+        return f"refuted, by {_many(len(found.way.steps), 'step')} of the host"
     if verdict == PROVED:
         return "proved, for every schedule within the bound"
-    if any(not report.complete for report in reports):
-        return "not decided: the bound on states was met (--state-limit sets another)"
-    if any(report.cut for report in reports):
-        return "not decided: runs were cut by the bound on instructions (--insn-limit sets another)"
-    return f"not exercised: {', '.join(untested)} {'was' if len(untested) == 1 else 'were'} never put to the test"
+    for report in reports:
+        if not report.complete:
+            return (
+                f"not decided: the bound on states was met among the schedules with {_many(report.layers, 'host step')}"
+                " (--state-limit sets another)"
+            )
+        if report.cut:
+            return f"not decided: {_many(report.cut, 'run')} met the bound on instructions (--insn-limit sets another)"
+    hint = "mark a read (see steal.h), name one with --read, or choose with --property"
+    return (
+        f"not exercised: {', '.join(untested)} {'was' if len(untested) == 1 else 'were'} never put to the test; {hint}"
+    )
 
 
 def _covered(instance: Instance, report: Report) -> str:
     """What was tried, in plain words."""
+    states, ends = _many(report.states, "state"), _many(report.ends, "way")
     if instance.withheld:
-        return (
-            f"On a machine that does not offer steal time: {report.states:,} states, {report.ends:,} ways to the end."
-        )
+        return f"On a machine that does not offer steal time: {states}, {ends} to the end."
     stores = "two stores of steal" if instance.halves else "one store of steal"
-    what = (
-        f"store by store ({stores})"
-        if instance.model == _OTHER_CPU
-        else "each whole, between two instructions of the vCPU"
-    )
+    what = f"store by store ({stores})" if instance.model == _OTHER_CPU else "each whole, between two instructions"
     burst = f", or {instance.burst:,} at once" if instance.burst > 1 else ""
-    steps = [f"up to {instance.updates} updates{burst}, {what}"] if instance.updates else []
+    steps = [f"up to {_many(instance.updates, 'update')}{burst}, {what}"] if instance.updates else []
     if instance.vcpus > 1:
-        steps.append(f"up to {instance.switches} switches between vCPUs that nobody asked for")
+        steps.append(f"up to {_many(instance.switches, 'switch')} between vCPUs that nobody asked for")
     if instance.jumps:
-        steps.append(f"up to {instance.jumps} waits of the vCPU, each with a jump of time and the update that follows")
+        waits = _many(instance.jumps, "wait")
+        steps.append(f"up to {waits} of the vCPU, each with a jump of time and the update that follows")
     text = f"Host steps: {'; '.join(steps) or 'none'}."
-    text += f" {report.states:,} states at {report.points:,} visible points, {report.ends:,} ways to the end."
+    text += f" {states} at {_many(report.points, 'visible point')}, {ends} to the end."
     if report.complete:
-        text += f" That decides {report.schedules:,} orders of host steps and visible points,"
-        text += f" and {report.placements:,} placements between instructions."
+        text += f" That decides {_many(report.schedules, 'order')} of host steps and visible points,"
+        text += f" and {_many(report.placements, 'placement')} between instructions."
+    elif report.found is None and report.layers:
+        text += f" All schedules with fewer than {_many(report.layers, 'host step')} are decided."
     if report.time_matters:
         text += " The guest reads the time, so states at different times are different."
     return text
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 'es' if what.endswith('ch') else 's'}"
 
 
 def _as_json(

@@ -31,7 +31,7 @@ class Counterexample(NamedTuple):
 class Report(NamedTuple):
     """What a search came to.
 
-    `states` at `points` positions were met in `layers` complete layers; `ends` of them lead to the end of the run,
+    `states` at `points` positions were met, with `layers` complete layers; `ends` of them lead to the end of the run,
     `cut` to a limit. `schedules` counts the orders of host steps and visible points that were decided, `placements` the
     placements between instructions that they stand for; both are 0 where the search is not complete. `judged` tells how
     often each property was. `time_matters` says that the guest reads the time.
@@ -115,7 +115,18 @@ class Search:
             nodes = {key: node for key, node in layer.nodes.items() if node.insns <= last}
             children = [one for one in layer.children if self.nodes[one[0]].insns <= last]
             self._add(layer._replace(nodes=nodes, children=children))
+        elif layer.full:
+            self._add(self._first_of(layer))
+            self.layers -= 1
         return self._report(layer.found, complete=False)
+
+    def _first_of(self, layer: Layer) -> Layer:
+        """What there was room for, in the order in which a single process meets states."""
+        room = max(self.instance.state_limit - len(self.nodes), 0)
+        nodes = sorted(layer.nodes.values(), key=lambda node: (node.insns, node.trail))[:room]
+        last = nodes[-1].insns if nodes else 0
+        children = [one for one in layer.children if self.nodes[one[0]].insns < last]
+        return layer._replace(nodes={node.key: node for node in nodes}, children=children)
 
     def _starts(self) -> list[Start]:
         return [(node, number, step) for node in self._frontier for number, step in enumerate(node.options)]

@@ -35,7 +35,7 @@ def test_proof_is_status_0_and_says_what_was_covered(capsys: pytest.CaptureFixtu
     assert main(["explore", "readers/seqlock", "--updates", "1"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("readers/seqlock: proved")
-    assert "up to 1 updates" in out and "placements between instructions" in out
+    assert "up to 1 update," in out and "placements between instructions" in out
     assert "does not offer steal time" in out and "never put to the test" not in out
 
 
@@ -71,7 +71,11 @@ def test_what_was_never_tested_is_no_proof(capsys: pytest.CaptureFixture[str]) -
 
 def test_bounds_that_are_met_are_status_3(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explore", "readers/seqlock", "--state-limit", "50"]) == 3
-    assert "bound on states" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "bound on states" in out and "50 states" in out
+    alone = as_json(capsys, "readers/seqlock", "--state-limit", "300", status=3)
+    assert alone["explored"][0]["states"] == 300
+    assert as_json(capsys, "readers/seqlock", "--state-limit", "300", "--jobs", "2", status=3) == alone
     assert main(["explore", "readers/seqlock", "--insn-limit", "160", "--updates", "1"]) == 3
     assert "bound on instructions" in capsys.readouterr().out
 

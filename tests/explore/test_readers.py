@@ -118,7 +118,7 @@ def test_both_come_to_the_same_outcomes(guest: str) -> None:
 
 def test_a_bound_that_is_met_is_no_proof() -> None:
     few = Search(Instance(load_guest("readers/seqlock"), state_limit=100, properties=ALL)).run()
-    assert few.verdict == OPEN and not few.complete and few.placements == 0
+    assert few.verdict == OPEN and not few.complete and few.placements == 0 and few.states == 100
     short = Search(Instance(load_guest("readers/seqlock"), updates=1, insn_limit=150, properties=ALL)).run()
     assert short.verdict == OPEN and short.cut > 0
 
