@@ -500,6 +500,7 @@ class Machine:
         self.position, self.instructions, self.reason, self._now_ps, self._silent, self._turn = own
         self._acting = None if self._turn is None else self.packages[self._turn.run.vcpu]
         self._place = None
+        self._interrupted = False
         for part, of_part in zip(self._parts(), parts, strict=True):
             part.load(of_part)
         self._engine.nest(self._absent.any or any(whole[3] is not None for whole in vcpus))

@@ -91,9 +91,8 @@ def _play(parsed: argparse.Namespace, recording: Recording, check: Callable[[], 
             while not history.ended and history.position < outcome.position:
                 history.go(min(history.position + _STRETCH, outcome.position))
                 progress(history.machine)
-            if outcome.reason == results.INTERRUPTED and not history.ended:
-                history.machine.interrupt()
-                history.machine.turn()
+            if outcome.reason == results.INTERRUPTED:
+                history.interrupt()
         finally:
             progress.clear()
             writer.finish(more=not (parsed.quiet or parsed.json))

@@ -128,6 +128,13 @@ class History:
         while not self.ended:
             self.go(self.position + _LONGEST_STRETCH)
 
+    def interrupt(self) -> None:
+        """End the run here, as Ctrl-C ends one; going back takes the end back as well."""
+        if not self.ended:
+            self._told = min(self._told, self.position - 1)
+            self.machine.interrupt()
+            self.machine.turn()
+
     def run_to(self, condition: Condition) -> bool:
         """Go on to the first position after this one that meets the condition; to the end, and False, if none does."""
         if isinstance(condition, Instructions):

@@ -1,6 +1,10 @@
 """`emu run --record` and `emu replay`, as a user runs them."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -149,3 +153,16 @@ def test_source_outside_is_never_read(tmp_path: Path, monkeypatch: pytest.Monkey
     assert source_text("/etc/passwd") is None
     (tmp_path / "here" / "own.c").write_text("own")
     assert source_text("own.c") == "own"
+
+
+def test_run_that_was_interrupted_replays_up_to_there(tmp_path: Path) -> None:
+    file = str(tmp_path / "x.emurec")
+    words = [sys.executable, "-m", "emu", "run", "hog", "--task", "busy", "--insn-limit", "4000000000"]
+    words += ["--time-limit", "100s", "--record", file]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as run:
+        time.sleep(1)
+        run.send_signal(signal.SIGINT)
+        out, _ = run.communicate(timeout=60)
+    assert run.returncode == 130
+    again = subprocess.run([sys.executable, "-m", "emu", "replay", file], capture_output=True, timeout=100, check=False)
+    assert (again.returncode, again.stdout) == (130, out)
