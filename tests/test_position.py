@@ -21,14 +21,16 @@ CUT = {
 }
 
 
+CUT = {guest: config._replace(ram=4 << 20) for guest, config in CUT.items()}  # which is compared again and again
+
+
 def whole(machine: Machine) -> tuple[State, bytes]:
     return machine.state(), machine.ram.read(0, machine.ram.size)
 
 
 @pytest.mark.parametrize("guest", CUT)
-@pytest.mark.parametrize("seed", [1, 2])
-def test_cutting_a_run_anywhere_leaves_no_mark(guest: str, seed: int) -> None:
-    image, drawn = load_guest(guest), random.Random(seed)
+def test_cutting_a_run_anywhere_leaves_no_mark(guest: str) -> None:
+    image, drawn = load_guest(guest), random.Random(1)
     uncut_events: list[Event] = []
     uncut = Machine(image, CUT[guest], trace=uncut_events.append)
     uncut.run()

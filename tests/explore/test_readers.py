@@ -47,7 +47,7 @@ def test_the_right_reader_is_proved(updates: int) -> None:
 REFUTED_CASES = [case for case in cases() if case[2] is not None]
 
 
-@pytest.mark.parametrize(("guest", "model", "expected", "burst"), REFUTED_CASES[::3])
+@pytest.mark.parametrize(("guest", "model", "expected", "burst"), REFUTED_CASES[::5])
 def test_what_refutes_is_a_run_that_replays_and_a_story(guest: str, model: str, expected: str, burst: int) -> None:
     reports = explore(guest, model, 2, burst)
     found = reports[-1].found
