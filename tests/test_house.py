@@ -65,10 +65,11 @@ MAY_IMPORT = {
     "diagnosis": MACHINE,
     "kvm": SHARED | {"boot", "bus", "devices"},
     "history": MACHINE,
-    "view": MACHINE | {"history"},
+    "explain": MACHINE | {"history"},
+    "view": MACHINE | {"history", "explain"},
     "conform": MACHINE | {"kvm"},
     "explore": MACHINE | {"history"},
-    "commands": MACHINE | {"history", "explore", "view", "abi_header", "kvm", "conform"},
+    "commands": MACHINE | {"history", "explain", "explore", "view", "abi_header", "kvm", "conform"},
 }
 LAZY = {"__init__", "__main__"}  # these alone may name any room
 
