@@ -11,7 +11,7 @@ from emu.machine import Machine
 from emu.trace import Event
 
 _STORES = {
-    "odd": "version becomes {value}, which is odd: an update begins, and nothing in the area is to be trusted",
+    "odd": "version becomes {value}, which is odd: an update begins; nothing in the area can be trusted",
     "steal": "steal becomes {value:,} ns",
     "steal-low": "the lower half of steal becomes {value:#x}; the upper one is still the old one",
     "steal-high": "the upper half of steal becomes {value:#x}",
@@ -19,8 +19,8 @@ _STORES = {
     "burst": "version becomes {value}: many updates at once",
 }
 _PREEMPTED = (
-    "the vCPU runs again: its preempted byte is cleared",
-    "the vCPU was taken off its pCPU: its preempted byte says so",
+    "the vCPU runs, so its preempted byte is 0",
+    "the vCPU was taken off its pCPU, so its preempted byte is 1",
 )
 _WHY = {
     "start": "the host begins with it",

@@ -58,6 +58,8 @@ def _reason(package: Package, msr: int, value: int) -> str:
         return f"{value:#x} is no vector: it takes 8 bits" + old
     if msr == abi.MSR_KVM_PV_EOI_EN and value & 2:
         return f"{value & ~1:#x} is not a multiple of {abi.KVM_PV_EOI_ALIGNMENT}" + old
+    if msr in (abi.MSR_KVM_PV_EOI_EN, abi.MSR_KVM_ASYNC_PF_EN) and value & 1:
+        return f"{value & ~0x3F if msr == abi.MSR_KVM_ASYNC_PF_EN else value & ~1:#x} is not in the guest's RAM" + old
     return f"{named(msr)} does not take {value:#x}" + old
 
 

@@ -103,6 +103,21 @@ class Changes(NamedTuple):
         return gpa
 
 
+class Touches(NamedTuple):
+    """A guest's load from one of these ranges (linear address, size) comes next."""
+
+    ranges: tuple[tuple[int, int], ...]
+
+    @contextlib.contextmanager
+    def watching(self, machine: Machine, hit: Hit) -> Iterator[EventSink | None]:
+        reads = [(first, first + size - 1) for first, size in self.ranges]
+        watch = Watch(machine.engine, reads=reads, accessed=lambda access: hit(machine.arriving() - 1))
+        try:
+            yield None
+        finally:
+            watch.close()
+
+
 def version_parity(machine: Machine, odd: bool, vcpu: int = 0) -> Changes:
     """The version of this vCPU's steal-time area becomes odd, or even, whoever writes it. Raises HostError where there
     is no area now."""

@@ -151,6 +151,23 @@ def _set_register(machine: Machine, change: SetRegister) -> None:
     package.vcpu.load(changed)
 
 
+def told(change: Change) -> str:
+    """The change in a few words."""
+    if isinstance(change, HostStore):
+        return f"the host makes its next store of an update for vcpu{change.vcpu}"
+    if isinstance(change, HostUpdate):
+        return f"the host updates vcpu{change.vcpu}'s area, {change.times} times at once"
+    if isinstance(change, SetRegister):
+        return f"vcpu{change.vcpu}: {change.register} becomes {change.value:#x}"
+    if isinstance(change, SetMemory):
+        return f"memory at {change.gpa:#x} becomes {change.data[:16].hex(' ')}{' ...' if len(change.data) > 16 else ''}"
+    if isinstance(change, SetMsr):
+        return f"vcpu{change.vcpu}: MSR {change.msr:#x} becomes {change.value:#x}"
+    if isinstance(change, Preempt):
+        return f"the host gives pCPU {change.pcpu} to {change.who}"
+    return f"the host keeps the vCPU on pCPU {change.pcpu} waiting for {change.ns:,} ns"
+
+
 # --- as a file has them -----------------------------------------------------------------------------------------------
 
 _KINDS: dict[str, type[Change]] = {

@@ -40,7 +40,7 @@ def render(machine: Machine, lines: Lines) -> list[str]:
         of = _vcpu(machine, number)
         turn = acting is not None and acting.number == number
         found += ["", f"vcpu{number}{' (its turn)' if turn else ''} {of['doing']} {_named(of)}"]
-        text = _text(of["line"], lines)
+        text = text_of(of["line"], lines)
         if text:
             found.append(f"  {of['line'].rpartition('/')[2]}  {text}")
         if turn:
@@ -48,6 +48,11 @@ def render(machine: Machine, lines: Lines) -> list[str]:
             found += _registers(of["registers"])
         found.append(f"  {_area(of)}")
     return found
+
+
+def area_of(machine: Machine, number: int) -> str:
+    """The steal-time area of a vCPU, in words."""
+    return _area(_vcpu(machine, number))
 
 
 def _vcpu(machine: Machine, number: int) -> dict[str, Any]:
@@ -85,7 +90,8 @@ def _named(of: dict[str, Any]) -> str:
     return f"{of['address']:#x}" + (f" <{of['symbol']}>" if of["symbol"] else "")
 
 
-def _text(line: str, lines: Lines) -> str:
+def text_of(line: str, lines: Lines) -> str:
+    """The text of `file:number`, or the empty string."""
     file, _, number = line.rpartition(":")
     return lines.get(file, {}).get(int(number), "").strip() if number.isdecimal() else ""
 

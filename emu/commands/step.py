@@ -1,0 +1,106 @@
+"""`emu step`: go through a run step by step, forward and back, and be the host.
+
+Exit status: 0 at the end of the session, 2 for input that cannot be used.
+"""
+
+import argparse
+import io
+import sys
+from typing import TextIO
+
+from emu.commands.flags import Once, Parser, add_options, config_from
+from emu.commands.interruption import interruption
+from emu.commands.record_file import source_text
+from emu.commands.replay import read_recording
+from emu.faults import HostError
+from emu.guest import load_guest
+from emu.history.history import History
+from emu.history.recording import Recording, source_texts
+from emu.scenario import Config
+from emu.view.session import WORDS, Session
+
+_PROMPT = "> "
+_EPILOG = (
+    "words, with their letters:\n"
+    + "\n".join(f"  {f'{word.name} {word.arguments}':<17} {word.short or ' '}  {word.help}" for word in WORDS)
+    + """
+
+examples:
+  emu step readers/odd_only
+  emu step clock --vcpus 2 --task busy
+  emu step odd_only.emurec                     a recording, such as explore makes
+  emu step readers/odd_only --do "to event:wrmsr; read; step; store; step"
+
+An empty line is a step. Words can also come from a file or a pipe. There, and
+in --do, the first one that cannot be done ends the session, with status 2.
+"""
+)
+
+
+def main(arguments: list[str]) -> int:
+    """Run `emu step` with these words."""
+    parsed = _parser().parse(arguments)
+    with interruption() as check:
+        session = _session(parsed, check)
+        if parsed.do is not None:
+            return _talk(session, io.StringIO(parsed.do.replace(";", "\n")), interactive=False)
+        return _talk(session, sys.stdin, interactive=sys.stdin.isatty())
+
+
+def _session(parsed: argparse.Namespace, check) -> Session:  # type: ignore[no-untyped-def]
+    if parsed.guest.endswith(".emurec"):
+        recording = read_recording(parsed.guest)
+        history = _history_of(recording, parsed.guest, check)
+        return Session(history, recording.lines)
+    config = config_from(parsed, Config())
+    image = load_guest(parsed.guest, config.mode)
+    history = History(image, config, heartbeat=check)
+    return Session(history, source_texts(image.source, source_text))
+
+
+def _history_of(recording: Recording, path: str, check) -> History:  # type: ignore[no-untyped-def]
+    try:
+        history = History(recording.image(), recording.config, edits=recording.edits, heartbeat=check)
+    except HostError as error:
+        raise HostError(f"this recording cannot be played ({error.message})", path, error.remedy) from None
+    return history
+
+
+def _talk(session: Session, words: TextIO, *, interactive: bool) -> int:
+    """Read words until there are no more; a script ends at the first that cannot be done."""
+    print(session.here(), flush=True)
+    while not session.over:
+        if interactive:
+            print(_PROMPT, end="", flush=True)
+        line = words.readline()
+        if not line:
+            if interactive:
+                print()
+            break
+        if not interactive and not line.strip():
+            continue
+        if line.lstrip().startswith("#"):
+            continue
+        if not interactive:
+            print(f"{_PROMPT}{line.strip()}", flush=True)
+        try:
+            told = session.say(line)
+        except HostError as error:
+            if not interactive:
+                raise
+            told = [" ".join(str(error).split())]
+        print("\n".join(_safe(one) for one in told), flush=True)
+    return 0
+
+
+def _safe(line: str) -> str:
+    """A line in which nothing gives orders to the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def _parser() -> Parser:
+    parser = Parser("step", "Go through a run, forward and back, line by line.", _EPILOG, "emu step GUEST [options]")
+    parser.add_argument("guest", metavar="GUEST", help="as for `emu run`, or a recording (.emurec)")
+    parser.add_argument("--do", action=Once, metavar="WORDS", help="these words, with ; between them, and no others")
+    add_options(parser)
+    return parser
