@@ -5,7 +5,9 @@ Exit status: 0 at the end of the session, 2 for input that cannot be used.
 
 import argparse
 import io
+import os
 import sys
+from collections.abc import Callable
 from typing import TextIO
 
 from emu.commands.flags import Once, Parser, add_options, config_from
@@ -44,10 +46,12 @@ def main(arguments: list[str]) -> int:
         session = _session(parsed, check)
         if parsed.do is not None:
             return _talk(session, io.StringIO(parsed.do.replace(";", "\n")), interactive=False)
+        if not parsed.plain and sys.stdin.isatty() and sys.stdout.isatty():
+            return _screen(session, os.path.basename(parsed.guest), check)
         return _talk(session, sys.stdin, interactive=sys.stdin.isatty())
 
 
-def _session(parsed: argparse.Namespace, check) -> Session:  # type: ignore[no-untyped-def]
+def _session(parsed: argparse.Namespace, check: Callable[[], None]) -> Session:
     if parsed.guest.endswith(".emurec"):
         recording = read_recording(parsed.guest)
         history = _history_of(recording, parsed.guest, check)
@@ -58,12 +62,21 @@ def _session(parsed: argparse.Namespace, check) -> Session:  # type: ignore[no-u
     return Session(history, source_texts(image.source, source_text))
 
 
-def _history_of(recording: Recording, path: str, check) -> History:  # type: ignore[no-untyped-def]
+def _history_of(recording: Recording, path: str, check: Callable[[], None]) -> History:
     try:
         history = History(recording.image(), recording.config, edits=recording.edits, heartbeat=check)
     except HostError as error:
         raise HostError(f"this recording cannot be played ({error.message})", path, error.remedy) from None
     return history
+
+
+def _screen(session: Session, name: str, check: Callable[[], None]) -> int:
+    """The same on a whole screen."""
+    from emu.view.courses import survey
+    from emu.view.screen import Stepper
+
+    Stepper(session, name, lambda: survey(session.history, check)).run()
+    return 0
 
 
 def _talk(session: Session, words: TextIO, *, interactive: bool) -> int:
@@ -101,6 +114,7 @@ def _safe(line: str) -> str:
 def _parser() -> Parser:
     parser = Parser("step", "Go through a run, forward and back, line by line.", _EPILOG, "emu step GUEST [options]")
     parser.add_argument("guest", metavar="GUEST", help="as for `emu run`, or a recording (.emurec)")
+    parser.add_argument("--plain", action="store_true", help="line by line, also in a terminal; for screen readers")
     parser.add_argument("--do", action=Once, metavar="WORDS", help="these words, with ; between them, and no others")
     add_options(parser)
     return parser

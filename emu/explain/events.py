@@ -23,15 +23,15 @@ _PREEMPTED = (
     "the vCPU was taken off its pCPU, so its preempted byte is 1",
 )
 _WHY = {
-    "start": "the host begins with it",
+    "start": "it is the first in line",
     "quantum": "the quantum is over",
     "preempted": "one that has just woken up is more urgent",
-    "blocked": "who had it sleeps",
-    "wake": "it was idle, and one wakes up",
-    "yield": "who had it asked for that, or somebody did from outside",
+    "blocked": "the one that had it sleeps",
+    "wake": "the pCPU was idle",
+    "yield": "that was asked for",
     "script": "the script says so",
     "away": "an edit takes it away",
-    "back": "it comes back",
+    "back": "its wait is over",
 }
 
 
@@ -56,7 +56,7 @@ def _switch(machine: Machine, event: trace.Switch) -> str:
         else (f"pCPU {event.pcpu} goes to {event.next}")
     )
     waits = f"; {event.prev} waits, which is steal" if event.prev.startswith("vcpu") and event.why != "blocked" else ""
-    return f"host: {what}, for {_WHY.get(event.why, event.why)}{waits}"
+    return f"host: {what}, because {_WHY.get(event.why, event.why)}{waits}"
 
 
 def _exit(machine: Machine, event: trace.ExitEvent) -> str:

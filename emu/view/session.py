@@ -5,12 +5,12 @@ or a whole screen) gives it words and prints its lines; it knows nothing of term
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from emu import abi
 from emu.code.disassembly import LONGEST, disassemble
-from emu.code.places import places
+from emu.code.places import Place, places
 from emu.code.symbols import Symbols
 from emu.explain.events import sentence
 from emu.explain.step import Step, bits_of, instruction, take
@@ -73,7 +73,8 @@ class Session:
         self.history = history
         self.lines = lines
         self.over = False
-        self._symbols = Symbols.of(history.machine.image.source)
+        self.symbols = Symbols.of(history.machine.image.source)
+        self._places: dict[int, Place] = {}
         self._do: dict[str, Callable[[str], list[str]]] = {word.name: getattr(self, f"_{word.name}") for word in WORDS}
         self._short = {word.short: word.name for word in WORDS if word.short}
 
@@ -93,6 +94,13 @@ class Session:
             raise HostError(f"there is no word {word!r}", remedy=did_you_mean(word, self._do) or "say help")
         return self._do[name](rest.strip())
 
+    def places(self, addresses: Sequence[int]) -> dict[int, Place]:
+        """Where these addresses are in the program; reading its line table takes a while, so each is looked up once."""
+        unknown = [address for address in addresses if address not in self._places]
+        if unknown:
+            self._places |= {one.address: one for one in places(self.machine.image.source, unknown)}
+        return self._places
+
     def here(self) -> str:
         """One line on where the cursor stands."""
         machine, history = self.machine, self.history
@@ -101,7 +109,7 @@ class Session:
             return f"[{at}] the run is over: {machine.reason}"
         number = self._vcpu()
         address = machine.packages[number].vcpu.pc()
-        place = places(machine.image.source, [address])[0]
+        place = self.places([address])[address]
         source = standing.text_of(place.line, self.lines).partition(" // ")[0][:_SOURCE_WIDTH].rstrip()
         shown = f"{place.line.rpartition('/')[2]}  {source}" if source else place.symbol or f"{address:#x}"
         return f"[{at}] {machine.now_ns:,} ns, vcpu{number} at {shown}  | {instruction(machine, number)}"
@@ -137,7 +145,7 @@ class Session:
     def _out(self, rest: str) -> list[str]:
         number = self._vcpu()
         vcpu = self.machine.packages[number].vcpu
-        function = self._symbols.at(vcpu.pc())
+        function = self.symbols.at(vcpu.pc())
         if function is None:
             raise HostError("no function is known here, so there is no way out of it", remedy="say step, or to WHERE")
         begun = vcpu.general("rsp")

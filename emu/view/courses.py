@@ -1,0 +1,97 @@
+"""Who ran, waited or slept when, and where the updates fell: enough of a whole run to draw any part of it.
+
+It listens to the host's doings alone, which are few, so a long run costs little.
+"""
+
+import bisect
+from collections.abc import Callable
+from typing import NamedTuple
+
+from emu.history.history import History
+from emu.trace import Event, Store, Switch, Wake
+
+SURVEYED = 1 << 24  # positions: a second or so
+RUNS, WAITS, SLEEPS = "█", "░", " "
+UPDATE, ODD = "▲", "▔"
+
+
+class Lane(NamedTuple):
+    """One line of a timeline: its name, and one character for each column."""
+
+    name: str
+    marks: str
+
+
+class Courses:
+    """A sink of the events of a run; `waiting` are the names of those that are runnable from the beginning."""
+
+    def __init__(self, waiting: list[str]) -> None:
+        self._changes: dict[str, tuple[list[int], list[str]]] = {name: ([0], [WAITS]) for name in waiting}
+        self._updates: dict[int, list[int]] = {}
+        self._parity: dict[int, tuple[list[int], list[bool]]] = {}
+        self.end_ns = 0
+
+    def __call__(self, event: Event) -> None:
+        self.end_ns = max(self.end_ns, event.t)
+        if isinstance(event, Switch):
+            if event.prev != "idle":
+                self._enter(event.prev, SLEEPS if event.why == "blocked" else WAITS, event.t)
+            if event.next != "idle":
+                self._enter(event.next, RUNS, event.t)
+        elif isinstance(event, Wake):
+            self._enter(event.who, WAITS, event.t)
+        elif isinstance(event, Store) and event.area == "steal-time" and event.step in ("odd", "even"):
+            times, odd = self._parity.setdefault(event.vcpu, ([0], [False]))
+            times.append(event.t)
+            odd.append(event.step == "odd")
+            if event.step == "even":
+                self._updates.setdefault(event.vcpu, []).append(event.t)
+
+    def lanes(self, first_ns: int, column_ns: int, width: int) -> list[Lane]:
+        """For each vCPU and task what it did from `first_ns` on, and for each area its updates."""
+        found = []
+        for name, (times, states) in self._changes.items():
+            marks = []
+            for column in range(width):
+                at = first_ns + column * column_ns
+                beyond = at > self.end_ns
+                marks.append(" " if beyond else states[bisect.bisect_right(times, at) - 1])
+            found.append(Lane(name, "".join(marks)))
+            if name.startswith("vcpu"):
+                number = int(name[4:])
+                if number in self._parity:
+                    found.append(Lane("area", self._area(number, first_ns, column_ns, width)))
+        return found
+
+    def _area(self, number: int, first_ns: int, column_ns: int, width: int) -> str:
+        times, odd = self._parity[number]
+        updates = self._updates.get(number, [])
+        marks = []
+        for column in range(width):
+            at = first_ns + column * column_ns
+            first, last = (bisect.bisect_left(updates, one) for one in (at, at + column_ns))
+            inside = odd[bisect.bisect_right(times, at) - 1]
+            marks.append(UPDATE if last > first else ODD if inside else " ")
+        return "".join(marks)
+
+    def _enter(self, name: str, state: str, at: int) -> None:
+        times, states = self._changes.setdefault(name, ([0], [SLEEPS]))
+        if times[-1] == at:
+            states[-1] = state
+        else:
+            times.append(at)
+            states.append(state)
+
+
+def survey(history: History, heartbeat: Callable[[], None] = lambda: None) -> Courses:
+    """The courses of the run that `history` walks, edits included, as far as a person would wait for them.
+
+    `heartbeat` is called now and then.
+    """
+    machine = history.machine
+    config = machine.config
+    courses = Courses([f"vcpu{number}" for number in range(config.vcpus if config.start == "all" else 1)])
+    run = History(machine.image, config, edits=history.edits, trace=courses, heartbeat=heartbeat)
+    while not run.ended and run.position < SURVEYED:
+        run.step(SURVEYED // 64)
+    return courses

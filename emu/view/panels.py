@@ -1,0 +1,120 @@
+"""What the stepper shows, as lines of a given size: code, registers, area, host, timeline.
+
+A line may begin with a mark: CURRENT is where the vCPU stands, CHANGED what the last step has changed. So everything is
+there without colour as well.
+"""
+
+from emu import abi
+from emu.code.disassembly import LONGEST, Line, disassemble, leading_up
+from emu.explain.step import bits_of
+from emu.machine import Machine
+from emu.state import GENERAL
+from emu.view import standing
+from emu.view.courses import Courses
+from emu.view.session import Session
+
+CURRENT, CHANGED = "▶", "*"
+_FLAGS = ((0, "CF"), (6, "ZF"), (7, "SF"), (9, "IF"), (11, "OF"))
+_FUNCTION_MAX = 1 << 14
+
+
+def title(session: Session, name: str) -> str:
+    """One line: the run, the position, the time."""
+    machine = session.machine
+    state = f"over: {machine.reason}" if session.history.ended else f"vcpu{acting(machine)}"
+    edits = f", {len(session.history.edits)} edits" if session.history.edits else ""
+    return f"emu step {name}   position {session.history.position:,}   {machine.now_ns:,} ns   {state}{edits}"
+
+
+def code(session: Session, width: int, height: int) -> list[str]:
+    """Source lines and instructions around the one that comes next."""
+    machine = session.machine
+    vcpu = machine.packages[acting(machine)].vcpu
+    at, bits = vcpu.pc(), bits_of(vcpu.state())
+    symbol = session.symbols.at(at)
+    before: list[Line] = []
+    if symbol is not None and 0 < at - symbol.address <= _FUNCTION_MAX:
+        data = vcpu.read_linear(symbol.address, at - symbol.address)
+        before = leading_up(data, symbol.address, at, bits, height)
+    ahead = disassemble(vcpu.read_linear(at, LONGEST * height), at, bits, height)
+    found = [*before, *ahead]
+    names = session.places([one.address for one in found])
+    rows: list[str] = []
+    current, shown = 0, ""
+    for one in found:
+        line = names[one.address].line
+        if line != shown:
+            text = standing.text_of(line, session.lines)
+            rows.append(f"  {line.rpartition('/')[2]}  {text}" if line else f"  {names[one.address].symbol}")
+            shown = line
+        if one.address == at:
+            current = len(rows)
+        rows.append(f"{CURRENT if one.address == at else ' '}   {one.address:x}  {one.text}")
+    first = max(0, min(current - height // 2, len(rows) - height))
+    return [row[:width] for row in rows[first : first + height]]
+
+
+def registers(machine: Machine, before: dict[str, int], width: int) -> list[str]:
+    """The general registers and flags; what differs from `before` is marked."""
+    now = values(machine)
+    cells = []
+    for name, value in now.items():
+        if name == "rflags":
+            continue
+        mark = CHANGED if before and before.get(name) != value else " "
+        cells.append(f"{mark}{name:<3} {value:x}")
+    flags = " ".join(f"{name}={now['rflags'] >> bit & 1}" for bit, name in _FLAGS)
+    mark = CHANGED if before and (before.get("rflags", 0) ^ now["rflags"]) & 0x8C1 else " "
+    column = max(width // 2, 1)
+    rows = [
+        cells[at].ljust(column)[:column] + (cells[at + 1] if at + 1 < len(cells) else "")
+        for at in range(0, len(cells), 2)
+    ]
+    return [row[:width] for row in (*rows, f"{mark}{flags}")]
+
+
+def values(machine: Machine) -> dict[str, int]:
+    """The registers of the vCPU whose turn it is, by name."""
+    state = machine.packages[acting(machine)].vcpu.state()
+    return {**dict(zip(GENERAL, state.general, strict=True)), "rip": state.rip, "rflags": state.rflags}
+
+
+def area(machine: Machine, width: int) -> list[str]:
+    """MSR and area of each vCPU, decoded in words."""
+    rows = []
+    for package in machine.packages:
+        steal = package.steal
+        if steal is None:
+            rows.append(f"vcpu{package.number}: steal time is not offered")
+            continue
+        rows.append(f"vcpu{package.number} MSR {abi.MSR_KVM_STEAL_TIME:x} = {steal.msr_value:x}")
+        if not steal.enabled or not machine.ram.holds(steal.area_gpa, abi.KVM_STEAL_TIME_SIZE):
+            rows.append("  not enabled: the host writes nothing")
+            continue
+        steal_ns = machine.ram.load(steal.area_gpa + abi.KVM_STEAL_TIME_STEAL, 8)
+        version = machine.ram.load(steal.area_gpa + abi.KVM_STEAL_TIME_VERSION, 4)
+        rows.append(f"  steal {steal_ns:,} ns")
+        rows.append(f"  version {version}: {'ODD, the host is writing' if version & 1 else 'even, at rest'}")
+    return [row[:width] for row in rows]
+
+
+def host(session: Session, width: int) -> list[str]:
+    """Who runs and who waits."""
+    return [line.partition(";")[0][:width] for line in session.say("host")]
+
+
+def timeline(courses: Courses, now_ns: int, column_ns: int, width: int) -> list[str]:
+    """Lanes around the cursor, which stands under the last line's mark."""
+    label = 6
+    columns = max(width - label - 1, 8)
+    first = max(0, now_ns - columns // 2 * column_ns)
+    first -= first % column_ns
+    rows = [f"{lane.name:<{label}} {lane.marks}" for lane in courses.lanes(first, column_ns, columns)]
+    cursor = min((now_ns - first) // column_ns, columns - 1)
+    rows.append(f"{'':<{label}} {' ' * cursor}↑ one column {column_ns:,} ns"[:width])
+    return rows
+
+
+def acting(machine: Machine) -> int:
+    """The vCPU whose turn it is."""
+    return 0 if machine.acting is None else machine.acting.number

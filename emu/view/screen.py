@@ -1,0 +1,165 @@
+"""The stepper on a whole screen: panels around a session, moved by keys.
+
+Everything shown comes from `emu.view.panels`, everything done from `emu.view.session`; here are keys and places alone.
+Without colour nothing is lost: what matters has a mark or a word of its own.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.widgets import Input, Static
+
+from emu.faults import HostError
+from emu.view import panels
+from emu.view.courses import Courses
+from emu.view.session import Session
+
+_LOG_LINES = 6
+_WORDS = {
+    "right": "step", "s": "step", "enter": "step", "left": "back", "b": "back", "o": "over", "u": "out",
+    "n": "update", "d": "odd", "x": "exit", "r": "read", "end": "run", "home": "start",
+    "S": "store", "p": "preempt", "pagedown": "step 100", "pageup": "back 100",
+}  # fmt: skip
+_KEYS = "→ step ← back o over r read n update S store p preempt : words ? help q quit"
+HELP = (
+    "s, right: step   b, left: back   page keys: 100 of them   home, end",
+    "o: over a call   u: out of a function   x: to the next exit",
+    "r: to the next read of the area   n: next update   d: next odd version",
+    "S: be the host, make its next store   p: be the host, give the pCPU away",
+    "+ and -: zoom the timeline   q: quit",
+    "colon, then words:  to main  last main  set rax=5  wait 1000  edits  help",
+)
+
+
+class Stepper(App[None]):
+    """A screen for `session`, whose run is called `name`; `courses` is made anew by `survey` after each edit."""
+
+    AUTO_FOCUS = None  # a hidden field that had the focus would swallow the keys
+    CSS = """
+    #title { height: 1; text-style: reverse; }
+    #code { width: 1fr; }
+    #side { width: 38; }
+    #registers { height: 10; }
+    #area { height: 1fr; }
+    #timeline { height: auto; max-height: 6; }
+    #log { height: 6; }
+    #keys { height: 1; text-style: dim; }
+    #words { display: none; height: 1; border: none; padding: 0; }
+    #words.asked { display: block; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(Binding(key, f"word('{word}')", word, show=False) for key, word in _WORDS.items()),
+        Binding("q", "quit", "quit", show=False),
+        Binding("question_mark", "help", "help", show=False),
+        Binding("colon", "ask", "words", show=False),
+        Binding("plus", "zoom(-1)", "closer", show=False),
+        Binding("minus", "zoom(1)", "further", show=False),
+        Binding("escape", "leave", "leave", show=False, priority=True),
+    ]
+
+    def __init__(self, session: Session, name: str, survey: Callable[[], Courses]) -> None:
+        super().__init__()
+        self.session = session
+        self._run_name = name
+        self._survey = survey
+        self._courses = survey()
+        self._column_ns = self._whole_run()
+        self._before: dict[str, int] = {}
+        self.log_lines: list[str] = ["press ? for the keys"]
+
+    def compose(self) -> ComposeResult:
+        """Title, code beside registers and area, timeline, what was said, keys."""
+        yield Static(id="title", markup=False)
+        with Horizontal():
+            yield Static(id="code", markup=False)
+            with Vertical(id="side"):
+                yield Static(id="registers", markup=False)
+                yield Static(id="area", markup=False)
+        yield Static(id="timeline", markup=False)
+        yield Static(id="log", markup=False)
+        yield Input(id="words", placeholder="to main, last main, set rax=5, wait 1000, edits ...", compact=True)
+        yield Static(_KEYS, id="keys", markup=False)
+
+    def on_mount(self) -> None:
+        """Show where the session begins."""
+        self.set_focus(None)
+        self.repaint()
+
+    def on_resize(self) -> None:
+        """The panels are made for the size they have."""
+        self.call_after_refresh(self.repaint)
+
+    def action_word(self, words: str) -> None:
+        """Say these words to the session, and show what came of it."""
+        self._before = panels.values(self.session.machine)
+        edits = len(self.session.history.edits)
+        try:
+            told = self.session.say(words)
+        except HostError as error:
+            told = [" ".join(str(error).split())]
+        if self.session.over:
+            self.exit()
+            return
+        self.log_lines = told[-_LOG_LINES:]
+        if len(self.session.history.edits) != edits:
+            self._courses = self._survey()
+        self.repaint()
+
+    def action_help(self) -> None:
+        """The keys, where the log was."""
+        self.log_lines = list(HELP)
+        self.repaint()
+
+    def action_ask(self) -> None:
+        """Let the user type words."""
+        words = self.query_one("#words", Input)
+        words.value = ""
+        words.add_class("asked")
+        self.call_after_refresh(words.focus)
+
+    def action_leave(self) -> None:
+        """Away from the words again."""
+        self.query_one("#words", Input).remove_class("asked")
+        self.set_focus(None)
+
+    def action_zoom(self, way: int) -> None:
+        """Show ten times as much of the run, or a tenth."""
+        self._column_ns = max(1, min(self._column_ns * 10 if way > 0 else self._column_ns // 10, self._whole_run()))
+        self.repaint()
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """The words that were typed."""
+        self.action_leave()
+        if event.value.strip():
+            self.action_word(event.value)
+
+    def repaint(self) -> None:
+        """All panels, for what the session shows now."""
+        machine = self.session.machine
+        code, side = self.query_one("#code", Static), self.query_one("#registers", Static)
+        self._show("title", [panels.title(self.session, self._run_name)])
+        self._show("code", panels.code(self.session, max(code.size.width, 20), max(code.size.height, 4)))
+        self._show("registers", panels.registers(machine, self._before, max(side.size.width, 20)))
+        self._show("area", [*panels.area(machine, 37), *panels.host(self.session, 37)])
+        width = max(self.size.width, 40)
+        self._show("timeline", panels.timeline(self._courses, machine.now_ns, self._column_ns, width))
+        self._show("log", [line[:width] for line in self.log_lines])
+
+    def _show(self, panel: str, lines: list[str]) -> None:
+        text = Text(no_wrap=True, overflow="crop")
+        for number, line in enumerate(lines):
+            marked = line.startswith(panels.CURRENT) or " ODD" in line or panels.CHANGED in line[:1]
+            text.append(("\n" if number else "") + _safe(line), style="bold" if marked else "")
+        self.query_one(f"#{panel}", Static).update(text)
+
+    def _whole_run(self) -> int:
+        return max(1, -(-self._courses.end_ns // 70))
+
+
+def _safe(line: str) -> str:
+    """A line in which nothing gives orders to the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

@@ -1,0 +1,135 @@
+"""The stepper's screen, driven by its keys."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+from textual.pilot import Pilot
+from textual.widgets import Static
+
+from emu.guest import load_guest
+from emu.history.history import History
+from emu.scenario import Config
+from emu.view.courses import survey
+from emu.view.screen import _WORDS, HELP, Stepper
+from emu.view.session import WORDS, Session
+
+Check = Callable[[Stepper, Pilot[None]], Awaitable[None]]
+
+
+def driven(
+    check: Check, guest: str = "readers/odd_only", config: Config = Config(), size: tuple[int, int] = (80, 24)
+) -> None:
+    """Run the screen, and `check` it."""
+
+    async def run() -> None:
+        history = History(load_guest(guest), config)
+        stepper = Stepper(Session(history, {}), guest, lambda: survey(history))
+        async with stepper.run_test(size=size) as pilot:
+            await pilot.pause()
+            await check(stepper, pilot)
+
+    asyncio.run(run())
+
+
+def text(stepper: Stepper, panel: str) -> str:
+    return str(stepper.query_one(f"#{panel}", Static).render())
+
+
+@pytest.mark.parametrize("size", [(80, 24), (200, 50)])
+def test_steps_forward_and_back_by_keys(size: tuple[int, int]) -> None:
+    async def check(stepper: Stepper, pilot: Pilot[None]) -> None:
+        assert "position 0" in text(stepper, "title")
+        await pilot.press("right", "s", "right")
+        assert "position 3" in text(stepper, "title")
+        at = text(stepper, "code"), text(stepper, "registers").replace("*", " ")
+        await pilot.press("right", "left")
+        assert (text(stepper, "code"), text(stepper, "registers").replace("*", " ")) == at
+        assert "▶" in text(stepper, "code")
+        await pilot.press("end")
+        assert "over: exit" in text(stepper, "title")
+        await pilot.press("home")
+        assert "position 0" in text(stepper, "title")
+
+    driven(check, size=size)
+
+
+def test_user_is_the_host_by_keys() -> None:
+    async def check(stepper: Stepper, pilot: Pilot[None]) -> None:
+        await pilot.press("n", "r", "s")
+        assert "version 2: even, at rest" in text(stepper, "area")
+        await pilot.press("S", "S")
+        assert "version 3: ODD, the host is writing" in text(stepper, "area")
+        assert "2 edits" in text(stepper, "title")
+        await pilot.press("s")
+        assert "reads steal = 1,000,000" in text(stepper, "log")
+        assert "*rax f4240" in text(stepper, "registers")
+
+    driven(check)
+
+
+def test_pcpu_is_given_away_and_the_timeline_shows_it() -> None:
+    async def check(stepper: Stepper, pilot: Pilot[None]) -> None:
+        await pilot.press("s", "s", "s")
+        assert "task0" not in text(stepper, "timeline")
+        await pilot.press("p")
+        assert "task0" in text(stepper, "timeline") and "░" in text(stepper, "timeline")
+        before = text(stepper, "timeline")
+        await pilot.press("plus")
+        assert text(stepper, "timeline") != before
+        await pilot.press(*["minus"] * 20)
+        whole = text(stepper, "timeline")
+        await pilot.press("minus")
+        assert text(stepper, "timeline") == whole
+
+    driven(check, config=Config(tasks=("busy",)))
+
+
+def test_words_are_typed_after_a_colon() -> None:
+    async def check(stepper: Stepper, pilot: Pilot[None]) -> None:
+        await pilot.press("colon")
+        await pilot.pause()
+        await pilot.press(*"to main", "enter")
+        assert "position 3" in text(stepper, "title")
+        await pilot.press("colon")
+        await pilot.pause()
+        await pilot.press(*"to nowhere", "enter")
+        assert "there is no symbol 'nowhere'" in text(stepper, "log")
+        await pilot.press("colon")
+        await pilot.pause()
+        await pilot.press("s", "escape", "s")
+        assert "position 4" in text(stepper, "title")
+        await pilot.press("question_mark")
+        assert HELP[0] in text(stepper, "log")
+        await pilot.press("q")
+
+    driven(check)
+
+
+def test_every_key_means_a_word() -> None:
+    known = {word.name for word in WORDS}
+    assert all(words.split()[0] in known for words in _WORDS.values())
+
+
+def test_nothing_is_wider_than_a_small_terminal() -> None:
+    async def check(stepper: Stepper, pilot: Pilot[None]) -> None:
+        for _ in range(30):
+            await pilot.press("right")
+            for panel in ("title", "timeline", "log", "keys"):
+                assert max(map(len, text(stepper, panel).splitlines()), default=0) <= 80
+
+    driven(check, "clock", Config(vcpus=2, tasks=("busy",), insn_limit=300_000))
+
+
+def test_our_share_of_a_key_is_small() -> None:
+    """Not a timed test: only that nothing is done again at each key that takes as long as a run."""
+
+    async def check(stepper: Stepper, pilot: Pilot[None]) -> None:
+        await pilot.press("pagedown")
+        begun = time.perf_counter()
+        for _ in range(20):
+            stepper.action_word("step")
+        assert time.perf_counter() - begun < 5
+
+    driven(check, "conformance/msr")
