@@ -6,10 +6,12 @@ is compressed, larger than MAX_TABLE bytes or damaged counts as not being there.
 In Linux: scripts/decode_stacktrace.sh does this for an oops, with addr2line.
 """
 
+import bisect
 import contextlib
+import functools
 import io
-from collections.abc import Callable, Collection, Iterator
-from typing import Any
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
 
 from emu.boot.elf_file import SHF_COMPRESSED, SHF_EXECINSTR, Damaged, read_header, sections
 
@@ -22,58 +24,74 @@ _UNREADABLE = (
 )
 
 
+class _Row(NamedTuple):
+    """Code from `low` up to `high` comes from this line; `begins` where the code before it comes from another."""
+
+    low: int
+    high: int
+    file: str
+    line: int
+    begins: bool
+
+
 def source_lines(source: bytes, addresses: Collection[int]) -> dict[int, str]:
     """`file:line` of each of these addresses that the ELF file `source` tells of."""
-    # A linker leaves the lines of code that it threw away at address 0.
-    addresses = [address for address in addresses if _is_code(source, address)]
+    lows, rows = _table(source) if addresses else ((), ())
     found: dict[int, str] = {}
-    if addresses:
-        _read(source, lambda program: found.update(_lines_of(program, addresses)))
+    for address in addresses:
+        number = bisect.bisect_right(lows, address) - 1
+        if number >= 0 and address < rows[number].high:
+            found[address] = f"{rows[number].file}:{rows[number].line}"
     return found
 
 
 def line_addresses(source: bytes) -> dict[tuple[str, int], list[int]]:
     """(file, line) -> the addresses at which code of that line begins, ascending, in the ELF file `source`."""
-    found: dict[tuple[str, int], set[int]] = {}
-
-    def read(program: Any) -> None:
-        names: dict[int, str] = {}
-        before = None
-        for low, _, file, line in _rows(program):
-            if (file, line) != before and line and _is_code(source, low):
-                if file not in names:
-                    names[file] = _file_name(program, file)
-                found.setdefault((names[file], line), set()).add(low)
-            before = file, line
-
-    _read(source, read)
-    return {place: sorted(addresses) for place, addresses in found.items()}
+    found: dict[tuple[str, int], list[int]] = {}
+    for row in _table(source)[1]:
+        if row.begins and row.line:
+            found.setdefault((row.file, row.line), []).append(row.low)
+    return found
 
 
-def _read(source: bytes, reader: Callable[[Any], None]) -> None:
-    """Hand each line program of an ELF file to `reader`; what was read before some damage is as good as ever."""
-    if not _worth_reading(source):
-        return
-    from elftools.common.exceptions import DWARFError, ELFError
-    from elftools.construct.core import ConstructError
-    from elftools.elf.elffile import ELFFile
+@functools.lru_cache(maxsize=4)
+def _table(source: bytes) -> tuple[tuple[int, ...], tuple[_Row, ...]]:
+    """All rows by their addresses, which come first; reading them takes a while, and a session asks again and again.
 
-    with contextlib.suppress(*_UNREADABLE, ELFError, DWARFError, ConstructError):
-        dwarf = ELFFile(io.BytesIO(source)).get_dwarf_info()
-        for unit in dwarf.iter_CUs():
-            program = dwarf.line_program_for_CU(unit)
-            if program is not None:
-                reader(program)
+    What was read before some damage is as good as ever.
+    """
+    rows: dict[int, _Row] = {}
+    if _worth_reading(source):
+        from elftools.common.exceptions import DWARFError, ELFError
+        from elftools.construct.core import ConstructError
+        from elftools.elf.elffile import ELFFile
 
-
-def _is_code(source: bytes, address: int) -> bool:
-    try:
-        return any(
-            one.flags & SHF_EXECINSTR and one.addr <= address < one.addr + one.size
+        code = [
+            (one.addr, one.addr + one.size)
             for one in sections(source, read_header(source))
-        )
-    except Damaged:
-        return False
+            if one.flags & SHF_EXECINSTR
+        ]
+        with contextlib.suppress(*_UNREADABLE, ELFError, DWARFError, ConstructError):
+            dwarf = ELFFile(io.BytesIO(source)).get_dwarf_info()
+            for unit in dwarf.iter_CUs():
+                program = dwarf.line_program_for_CU(unit)
+                if program is not None:
+                    for row in _named(program):
+                        # A linker leaves the lines of code that it threw away at address 0.
+                        if any(first <= row.low < end for first, end in code):
+                            rows[row.low] = row
+    ordered = tuple([rows[low] for low in sorted(rows)])
+    return tuple([row.low for row in ordered]), ordered
+
+
+def _named(program: Any) -> Iterator[_Row]:
+    names: dict[int, str] = {}
+    before = None
+    for low, high, file, line in _rows(program):
+        if file not in names:
+            names[file] = _file_name(program, file)
+        yield _Row(low, high, names[file], line, (file, line) != before)
+        before = file, line
 
 
 def _worth_reading(source: bytes) -> bool:
@@ -84,15 +102,6 @@ def _worth_reading(source: bytes) -> bool:
     if any(one.flags & SHF_COMPRESSED for one in tables):
         return False
     return sum(one.size for one in tables if one.name in _SECTIONS) in range(1, MAX_TABLE)
-
-
-def _lines_of(program: Any, addresses: Collection[int]) -> dict[int, str]:
-    found = {}
-    for low, high, file, line in _rows(program):
-        for address in addresses:
-            if low <= address < high:
-                found[address] = f"{_file_name(program, file)}:{line}"
-    return found
 
 
 def _rows(program: Any) -> Iterator[tuple[int, int, int, int]]:
