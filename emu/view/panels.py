@@ -55,14 +55,18 @@ def code(session: Session, width: int, height: int) -> list[str]:
 
 
 def registers(machine: Machine, before: dict[str, int], width: int) -> list[str]:
-    """The general registers and flags; what differs from `before` is marked."""
+    """The registers that are not 0, and flags; what differs from `before` is marked."""
     now = values(machine)
+    narrow = bits_of(machine.packages[acting(machine)].vcpu.state()) < 64
     cells = []
     for name, value in now.items():
-        if name == "rflags":
+        if name == "rflags" or (narrow and name[1:].isdecimal()):
             continue
         mark = CHANGED if before and before.get(name) != value else " "
-        cells.append(f"{mark}{name:<3} {value:x}")
+        if not value and mark == " ":
+            continue  # the small screen is for what is not zero
+        shown = (f"e{name[1:]}", value & 0xFFFFFFFF) if narrow else (name, value)
+        cells.append(f"{mark}{shown[0]:<3} {shown[1]:x}")
     flags = " ".join(f"{name}={now['rflags'] >> bit & 1}" for bit, name in _FLAGS)
     mark = CHANGED if before and (before.get("rflags", 0) ^ now["rflags"]) & 0x8C1 else " "
     column = max(width // 2, 1)

@@ -41,9 +41,9 @@ class Stepper(App[None]):
     AUTO_FOCUS = None  # a hidden field that had the focus would swallow the keys
     CSS = """
     #title { height: 1; text-style: reverse; }
-    #code { width: 1fr; }
+    #code { width: 1fr; height: 100%; }
     #side { width: 38; }
-    #registers { height: 10; }
+    #registers { height: auto; max-height: 11; }
     #area { height: 1fr; }
     #timeline { height: auto; max-height: 6; }
     #log { height: 6; }
@@ -142,7 +142,7 @@ class Stepper(App[None]):
         machine = self.session.machine
         code, side = self.query_one("#code", Static), self.query_one("#registers", Static)
         self._show("title", [panels.title(self.session, self._run_name)])
-        self._show("code", panels.code(self.session, max(code.size.width, 20), max(code.size.height, 4)))
+        self._show("code", panels.code(self.session, max(code.size.width - 1, 20), max(code.size.height, 4)))
         self._show("registers", panels.registers(machine, self._before, max(side.size.width, 20)))
         self._show("area", [*panels.area(machine, 37), *panels.host(self.session, 37)])
         width = max(self.size.width, 40)

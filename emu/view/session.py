@@ -205,7 +205,8 @@ class Session:
         found = []
         host, now_ps = self.machine.host, self.machine.now_ns * 1000
         for entity in (*host.vcpus, *host.tasks):
-            state = {"running": "runs", "waiting": "waits, which is steal for a vCPU", "blocked": "sleeps"}
+            waits = "waits (steal)" if entity.is_vcpu else "waits"
+            state = {"running": "runs", "waiting": waits, "blocked": "sleeps"}
             on = f" on pCPU {entity.pcpu}" if entity.pcpu is not None else ""
             books = entity.books(max(now_ps, entity.since_ps))
             since = f"since {entity.since_ps // 1000:,} ns"
