@@ -20,6 +20,7 @@ NO_READER = 141  # 128 + SIGPIPE: what a shell shows for any program that the si
 COMMANDS = {
     "run": "run a guest and account for its time",
     "step": "go through a run step by step, forward and back",
+    "gdb": "let gdb step a run, forward and back",
     "replay": "play a recorded run again, or go to a place in it",
     "explore": "try every placement of the host's steps, and prove or refute",
     "build": "build a guest from C or assembler",

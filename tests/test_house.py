@@ -69,7 +69,8 @@ MAY_IMPORT = {
     "view": MACHINE | {"history", "explain"},
     "conform": MACHINE | {"kvm"},
     "explore": MACHINE | {"history"},
-    "commands": MACHINE | {"history", "explain", "explore", "view", "abi_header", "kvm", "conform"},
+    "gdb": MACHINE | {"history", "explain", "view"},
+    "commands": MACHINE | {"history", "explain", "explore", "gdb", "view", "abi_header", "kvm", "conform"},
 }
 LAZY = {"__init__", "__main__"}  # these alone may name any room
 

@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
     """Run `emu step` with these words."""
     parsed = _parser().parse(arguments)
     with interruption() as check:
-        session = _session(parsed, check)
+        session = session_of(parsed, check)
         if parsed.do is not None:
             return _talk(session, io.StringIO(parsed.do.replace(";", "\n")), interactive=False)
         if not parsed.plain and sys.stdin.isatty() and sys.stdout.isatty():
@@ -51,7 +51,8 @@ def main(arguments: list[str]) -> int:
         return _talk(session, sys.stdin, interactive=sys.stdin.isatty())
 
 
-def _session(parsed: argparse.Namespace, check: Callable[[], None]) -> Session:
+def session_of(parsed: argparse.Namespace, check: Callable[[], None]) -> Session:
+    """The session that a guest or a recording and the options make; `check` is its heartbeat."""
     if parsed.guest.endswith(".emurec"):
         recording = read_recording(parsed.guest)
         history = _history_of(recording, parsed.guest, check)

@@ -118,6 +118,24 @@ class Touches(NamedTuple):
             watch.close()
 
 
+class AnyOf(NamedTuple):
+    """One of these is met."""
+
+    conditions: tuple[Noticed, ...]
+
+    @contextlib.contextmanager
+    def watching(self, machine: Machine, hit: Hit) -> Iterator[EventSink | None]:
+        with contextlib.ExitStack() as stack:
+            sinks = [stack.enter_context(one.watching(machine, hit)) for one in self.conditions]
+            listening = [sink for sink in sinks if sink is not None]
+
+            def sink(event: Event) -> None:
+                for one in listening:
+                    one(event)
+
+            yield sink
+
+
 def version_parity(machine: Machine, odd: bool, vcpu: int = 0) -> Changes:
     """The version of this vCPU's steal-time area becomes odd, or even, whoever writes it. Raises HostError where there
     is no area now."""

@@ -54,6 +54,7 @@ class History:
         self._console = console
         self._trace = trace
         self._heartbeat = heartbeat
+        self._beating = False  # where it raises, the machine stands still
         self._told = -1  # the furthest position up to which console and trace were told
         self._events = 0
         self._listener: EventSink | None = None
@@ -120,7 +121,8 @@ class History:
                 self._advance(position)
         except BaseException:
             # Ctrl-C may come anywhere: the cursor must be somewhere nevertheless.
-            self._restore(self._checkpoints.at(self.position))
+            if not self._beating:
+                self._restore(self._checkpoints.at(self.position))
             raise
 
     def end(self) -> None:
@@ -242,7 +244,9 @@ class History:
     def _advance(self, position: int) -> None:
         machine = self.machine
         while machine.reason is None and machine.position < position:
+            self._beating = True
             self._heartbeat()
+            self._beating = False
             edit_at = self._next_edit()
             machine.turn(min(position, machine.position + CHUNK_INSNS, edit_at if edit_at is not None else position))
             if machine.position == edit_at:
