@@ -14,7 +14,7 @@ from collections.abc import Callable
 from emu.faults import HostError
 from emu.gdb import target
 from emu.gdb.packets import INTERRUPT, Gone, Packets
-from emu.history.conditions import AnyOf, At, Changes, Noticed, Touches
+from emu.history.conditions import AnyOf, At, Before, Changes, Noticed, Touches
 from emu.history.edits import SetMemory, SetMsr, SetRegister
 from emu.history.history import History
 from emu.package import Package
@@ -225,7 +225,8 @@ class Stub:
     def _travel(self, *, forward: bool) -> str:
         history = self._history
         points: list[Noticed] = [At(tuple(self._breakpoints))] if self._breakpoints else []
-        points += self._watches.values()
+        # Backwards, gdb expects to stand where the value is still the old one.
+        points += [one if forward or isinstance(one, Touches) else Before(one) for one in self._watches.values()]
         before = {key: self._watched(key) for key in self._watches}
         try:
             if not points:

@@ -136,6 +136,17 @@ class AnyOf(NamedTuple):
             yield sink
 
 
+class Before(NamedTuple):
+    """This is met with what happens next."""
+
+    condition: Noticed
+
+    @contextlib.contextmanager
+    def watching(self, machine: Machine, hit: Hit) -> Iterator[EventSink | None]:
+        with self.condition.watching(machine, lambda position: hit(position - 1)) as sink:
+            yield sink
+
+
 def version_parity(machine: Machine, odd: bool, vcpu: int = 0) -> Changes:
     """The version of this vCPU's steal-time area becomes odd, or even, whoever writes it. Raises HostError where there
     is no area now."""
