@@ -70,7 +70,8 @@ MAY_IMPORT = {
     "conform": MACHINE | {"kvm"},
     "explore": MACHINE | {"history"},
     "gdb": MACHINE | {"history", "explain", "view"},
-    "commands": MACHINE | {"history", "explain", "explore", "gdb", "view", "abi_header", "kvm", "conform"},
+    "report": MACHINE | {"history", "explain", "view"},
+    "commands": MACHINE | {"history", "explain", "explore", "gdb", "report", "view", "abi_header", "kvm", "conform"},
 }
 LAZY = {"__init__", "__main__"}  # these alone may name any room
 

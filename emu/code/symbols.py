@@ -4,6 +4,7 @@ In Linux: kernel/kallsyms.c answers the same question for the kernel itself.
 """
 
 import bisect
+import functools
 from typing import NamedTuple
 
 from emu.boot.elf_file import (
@@ -38,16 +39,17 @@ class Symbols:
         self._addresses = [symbol.address for symbol in self._symbols]
         self._by_name = {symbol.name: symbol.address for symbol in self._symbols}
 
-    @classmethod
-    def of(cls, source: bytes) -> "Symbols":
-        """Read the table of an ELF file's bytes; damage is taken as having none."""
+    @staticmethod
+    @functools.lru_cache(maxsize=8)
+    def of(source: bytes) -> "Symbols":
+        """Read the table of an ELF file's bytes, once; damage is taken as having none."""
         if not source.startswith(MAGIC):
-            return cls([])
+            return Symbols([])
         try:
             header = read_header(source)
             entries, homes = symbols(source, header), sections(source, header)
         except Damaged:
-            return cls([])
+            return Symbols([])
         found = []
         for entry in entries:
             if entry.type in _KINDS and SHN_UNDEF < entry.section < min(SHN_LORESERVE, len(homes)) and entry.name:
@@ -55,7 +57,7 @@ class Symbols:
                 # Assembler labels have no size: they reach to the end of their section at most.
                 size = entry.size or max(home.addr + home.size - entry.value, 0)
                 found.append(Symbol(entry.value, size, entry.name))
-        return cls(found)
+        return Symbols(found)
 
     def address(self, name: str) -> int | None:
         """Where a symbol stands."""

@@ -7,7 +7,7 @@ import os
 import socket
 
 from emu.commands.flags import Once, Parser, add_options
-from emu.commands.step import session_of
+from emu.commands.opened import session_of
 from emu.faults import HostError
 from emu.gdb.packets import Packets
 from emu.gdb.stub import Stub

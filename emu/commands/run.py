@@ -4,9 +4,7 @@ Exit status: the byte the guest wrote to port 0xF4; 0 when every vCPU has halted
 run; 125 after a triple fault; 130 after Ctrl-C; 2 for input that cannot be used.
 """
 
-import argparse
 import contextlib
-import os
 import signal
 import sys
 import threading
@@ -17,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from emu.commands.console import ConsoleWriter
 from emu.commands.ending import report, status_of
 from emu.commands.flags import Once, Parser, add_options, config_from
+from emu.commands.named import scenario_of
 from emu.commands.progress import Progress, wanted
 from emu.commands.trace_file import trace_file
 from emu.faults import HostError
 from emu.guest import find_guest, load_guest
 from emu.machine import Machine
-from emu.scenario import Config, Scenario, load_scenario
+from emu.scenario import Config
 from emu.view.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ reads our output any more
 def main(arguments: list[str]) -> int:
     """Run `emu run` with these words."""
     parsed = _parser().parse(arguments)
-    file, scenario = _scenario(parsed)
+    file, scenario = scenario_of(parsed.guest, parsed.scenario)
     config = config_from(parsed, scenario.config)
     if not scenario.guest:
         raise HostError("no guest is named", file or "", "name one, such as `emu run hello`; `emu guests` lists them")
@@ -130,24 +129,6 @@ def _parser() -> Parser:
     rest.add_argument("--raw", action="store_true", help="pass the guest's control characters to the terminal")
     rest.add_argument("--quiet", action="store_true", help="no progress line, no notes, no summary")
     return parser
-
-
-def _scenario(parsed: argparse.Namespace) -> tuple[str | None, Scenario]:
-    """The scenario file, if there is one, and what is to be run. A guest on the command line wins over the file's."""
-    path, guest = parsed.scenario, parsed.guest
-    if path is None and guest is not None:
-        if guest.endswith(".toml"):
-            path, guest = guest, None
-        elif guest == os.path.basename(guest) and not os.path.isfile(guest):
-            from emu import data
-
-            shipped = data.scenario_path(guest)
-            if shipped is not None:
-                path, guest = str(shipped), None
-    if path is None:
-        return None, Scenario(guest, Config())
-    loaded = load_scenario(path)
-    return path, Scenario(loaded.guest if guest is None else guest, loaded.config)
 
 
 @contextlib.contextmanager

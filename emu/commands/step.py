@@ -3,22 +3,16 @@
 Exit status: 0 at the end of the session, 2 for input that cannot be used.
 """
 
-import argparse
 import io
 import os
 import sys
 from collections.abc import Callable
 from typing import TextIO
 
-from emu.commands.flags import Once, Parser, add_options, config_from
+from emu.commands.flags import Once, Parser, add_options
 from emu.commands.interruption import interruption
-from emu.commands.record_file import source_text
-from emu.commands.replay import read_recording
+from emu.commands.opened import session_of
 from emu.faults import HostError
-from emu.guest import load_guest
-from emu.history.history import History
-from emu.history.recording import Recording, source_texts
-from emu.scenario import Config
 from emu.view.session import WORDS, Session
 
 _PROMPT = "> "
@@ -49,26 +43,6 @@ def main(arguments: list[str]) -> int:
         if not parsed.plain and sys.stdin.isatty() and sys.stdout.isatty():
             return _screen(session, os.path.basename(parsed.guest), check)
         return _talk(session, sys.stdin, interactive=sys.stdin.isatty())
-
-
-def session_of(parsed: argparse.Namespace, check: Callable[[], None]) -> Session:
-    """The session that a guest or a recording and the options make; `check` is its heartbeat."""
-    if parsed.guest.endswith(".emurec"):
-        recording = read_recording(parsed.guest)
-        history = _history_of(recording, parsed.guest, check)
-        return Session(history, recording.lines)
-    config = config_from(parsed, Config())
-    image = load_guest(parsed.guest, config.mode)
-    history = History(image, config, heartbeat=check)
-    return Session(history, source_texts(image.source, source_text))
-
-
-def _history_of(recording: Recording, path: str, check: Callable[[], None]) -> History:
-    try:
-        history = History(recording.image(), recording.config, edits=recording.edits, heartbeat=check)
-    except HostError as error:
-        raise HostError(f"this recording cannot be played ({error.message})", path, error.remedy) from None
-    return history
 
 
 def _screen(session: Session, name: str, check: Callable[[], None]) -> int:

@@ -13,6 +13,7 @@ from emu.explain.events import sentence
 from emu.history.history import History
 from emu.machine import Machine
 from emu.state import ATTRIBUTE_BIG, ATTRIBUTE_LONG, GENERAL, SEGMENTS, CpuState
+from emu.trace import Event
 from emu.vcpu.watch import Access, Watch
 
 _FIELDS = {
@@ -35,7 +36,8 @@ class Step(NamedTuple):
     """What happened between two positions.
 
     `who` is the vCPU that executed `text` at `address`, in `line` and `symbol`, or None where only the host acted.
-    `sentences` tell it, `changed` are the registers of that vCPU.
+    `sentences` tell it, `changed` are the registers of that vCPU, `events` what a trace says of it; `accessed` tells
+    whether the guest touched an area.
     """
 
     position: int
@@ -46,10 +48,16 @@ class Step(NamedTuple):
     text: str
     sentences: tuple[str, ...]
     changed: tuple[Change, ...]
+    events: tuple[Event, ...] = ()
+    accessed: bool = False
 
 
-def take(history: History) -> Step:
-    """Make one step forward, and explain it. At the end of the run nothing happens."""
+def take(history: History, heard: list[Event] | None = None) -> Step:
+    """Make one step forward, and explain it. At the end of the run nothing happens.
+
+    `heard` is what the trace of the history is appended to, where all that lies ahead is new to it. Else the step is
+    gone over once more for its events, which takes longer.
+    """
     machine = history.machine
     package = machine.acting or machine.packages[0]
     vcpu = package.vcpu
@@ -67,7 +75,12 @@ def take(history: History) -> Step:
     finally:
         if watch is not None:
             watch.close()
-    told = [sentence(machine, event) for at, event in history.between(history.position, history.position)]
+    if heard is None:
+        events = [event for _, event in history.between(history.position, history.position)]
+    else:
+        events = list(heard)
+        heard.clear()
+    told = [sentence(machine, event) for event in events]
     executed = machine.instructions > insns
     after = vcpu.state() if executed else before
     changed = _changed(before, after)
@@ -77,7 +90,9 @@ def take(history: History) -> Step:
         own = [effect(text, before, after)]
     sentences = tuple([one for one in (*own, *told) if one])
     who = package.number if executed or accesses else None
-    return Step(history.position, who, address, place.symbol, place.line, text if executed else "", sentences, changed)
+    shown = text if executed else ""
+    found = (tuple(events), bool(accesses))
+    return Step(history.position, who, address, place.symbol, place.line, shown, sentences, changed, *found)
 
 
 def instruction(machine: Machine, vcpu: int) -> str:
