@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
     parsed = _parser().parse(arguments)
     if parsed.output is None:
         raise HostError("say where to write it", remedy="such as -o page.html")
-    if parsed.around is not None and (parsed.start or parsed.to):
+    if parsed.around is not None and (parsed.first or parsed.to):
         raise HostError("--around says all of where to look", remedy="leave --from and --to away")
     steps = _number(parsed.steps)
     ticker = Ticker(sys.stderr, enabled=wanted(sys.stderr, sys.stdout))
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _page(run: Opened, projector: Projector, parsed: argparse.Namespace, steps: int, words: list[str]) -> str:
-    first, last, cursor = projector.stretch(steps, parsed.start, parsed.to, parsed.around, run.cursor)
+    first, last, cursor = projector.stretch(steps, parsed.first, parsed.to, parsed.around, run.cursor)
     film = projector.film(run.lines, first, last)
     name = os.path.basename(run.name) if run.name.endswith(".emurec") else run.name
     shown = [os.path.basename(word) if os.sep in word and os.path.exists(word) else word for word in words]
@@ -87,7 +87,7 @@ def _parser() -> Parser:
     parser.add_argument("-o", "--output", action=Once, metavar="FILE", help="the file to write")
     parser.add_argument("--svg", action="store_true", help="the picture of the whole run alone, as SVG")
     parser.add_argument("--steps", action=Once, metavar="N", help=f"how many single steps to show (default: {_STEPS})")
-    parser.add_argument("--from", dest="start", action=Once, metavar="WHERE", help="the first of them (default: 0)")
+    parser.add_argument("--from", dest="first", action=Once, metavar="WHERE", help="the first of them (default: 0)")
     parser.add_argument("--to", action=Once, metavar="WHERE", help="the last of them")
     parser.add_argument("--around", action=Once, metavar="WHERE", help="show as many before this place as behind it")
     add_options(parser)

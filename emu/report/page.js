@@ -86,14 +86,14 @@ const paint = () => {
     canvas.width = wide * sharp;
     canvas.height = high * sharp;
     const pen = canvas.getContext("2d");
-    pen.scale(sharp, sharp);
-    const each = wide / count;
+    const each = canvas.width / count, tall = canvas.height;
     const colours = {};
     for (let n = 0; n < count; n++) {
       const found = kindOf(frames[n]);
       if (!found) continue;
       pen.fillStyle = colours[found[0]] ||= colour(found[0]);
-      pen.fillRect(n * each, found[1] * high, Math.max(each, 1), (found[2] - found[1]) * high);
+      const from = Math.floor(n * each), to = Math.max(Math.floor((n + 1) * each), from + 1);
+      pen.fillRect(from, found[1] * tall, to - from, (found[2] - found[1]) * tall);
     }
   }
 };
@@ -241,7 +241,7 @@ const near = (way, test) => {
 const kind = bits => frame => frame.kind & bits;
 const GO = {
   first: () => show(0), last: () => show(count - 1), step: () => show(current + 1), back: () => show(current - 1),
-  update: way => near(way, kind(EVEN)), odd: way => near(way, kind(ODD)), exit: way => near(way, kind(EXIT | TRAP)),
+  update: way => near(way, kind(EVEN)), odd: way => near(way, frame => frame.kind & ODD && Object.values(frame.areas).some(area => area && area[2] % 2)), exit: way => near(way, kind(EXIT | TRAP)),
   read: way => near(way, kind(ACCESS)), host: way => near(way, kind(HOST)),
 };
 const KEYS = {ArrowRight: GO.step, ArrowLeft: GO.back, Home: GO.first, End: GO.last,

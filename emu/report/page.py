@@ -8,6 +8,7 @@ In Linux: nothing like it; perf's flame graphs are shared as such single files.
 
 import base64
 import json
+import re
 import zlib
 from collections.abc import Sequence
 from html import escape
@@ -18,6 +19,7 @@ from emu.result import Result
 from emu.view.scale import readable
 
 _HERE = Path(__file__).parent
+_PART = re.compile(r"@([a-z]+)@")
 
 
 class About(NamedTuple):
@@ -55,9 +57,7 @@ def page(about: About, picture: str, film: dict[str, Any]) -> str:
         "books": _books(result),
     }
     text = (_HERE / "page.html").read_text(encoding="utf-8")
-    for name, part in parts.items():
-        text = text.replace(f"@{name}@", part, 1)
-    return text
+    return _PART.sub(lambda found: parts[found[1]], text)
 
 
 def _code(result: Result) -> str:

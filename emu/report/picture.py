@@ -126,8 +126,8 @@ def _legend(y: int, strip: Strip, more: str) -> str:
     return (
         f"<rect class='run' x='{x}' y='{y - 10}' width='14' height='10'/><text x='{x + 20}' y='{y}'>runs</text>"
         f"<rect class='wait' x='{x + 70}' y='{y - 10}' width='14' height='10'/>"
-        f"<text x='{x + 90}' y='{y}'>waits for a pCPU: steal</text>"
-        f"<text x='{x + 250}' y='{y}'>blank: sleeps, idle</text>"
-        f"<path class='update' d='M{x + 387} {y - 8}l3.5 6h-7z'/><text x='{x + 397}' y='{y}'>update of the area"
+        f"<text x='{x + 90}' y='{y}'>waits; of a vCPU it is steal</text>"
+        f"<text x='{x + 270}' y='{y}'>blank: sleeps, idle</text>"
+        f"<path class='update' d='M{x + 407} {y - 8}l3.5 6h-7z'/><text x='{x + 417}' y='{y}'>update of the area"
         f"{more}</text>"
     )
