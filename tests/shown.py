@@ -192,7 +192,7 @@ def played(path: Path) -> tuple[Played, ...]:
                 elif step.kind == "python":
                     outcomes["python"] = run_python(step.text, path.name)
                 elif step.name not in outcomes:
-                    outcomes[step.name] = Outcome(0, "") if needs_kvm(step) else run(step.name)
+                    outcomes[step.name] = Outcome(0, "") if needs_kvm(step) or waits(step) else run(step.name)
                 outcome = outcomes.get(step.name, Outcome(0, ""))
                 output = part_of(outcome.output, step.part) if step.kind == "output" else ""
                 done.append(Played(step, outcome.status, output))
@@ -204,6 +204,12 @@ def played(path: Path) -> tuple[Played, ...]:
 def needs_kvm(step: Shown) -> bool:
     """Whether a step is about the real /dev/kvm, which most machines do not offer; tests/kvm runs such a command."""
     return "--on kvm" in step.name
+
+
+def waits(step: Shown) -> bool:
+    """Whether a command waits for somebody: for gdb, or for words to be typed; tests/gdb and tests/commands are both."""
+    words = shlex.split(step.name)
+    return words[1] == "gdb" or (words[1] == "step" and "--do" not in words)
 
 
 def rewritten(path: Path) -> str:
