@@ -207,7 +207,7 @@ def needs_kvm(step: Shown) -> bool:
 
 
 def waits(step: Shown) -> bool:
-    """Whether a command waits for somebody: for gdb, or for words to be typed; tests/gdb and tests/commands are both."""
+    """Whether a command waits for somebody: for gdb, as tests/gdb does it, or for words, as tests/commands."""
     words = shlex.split(step.name)
     return words[1] == "gdb" or (words[1] == "step" and "--do" not in words)
 

@@ -1,5 +1,7 @@
 """Scrubbing the page of the demonstration run in Chromium: from an input to the frame that shows it."""
 
+import contextlib
+import io
 import tempfile
 from pathlib import Path
 
@@ -27,7 +29,8 @@ def scrubbing() -> dict[str, float]:
     """Milliseconds from input to frame at the 50th, 95th and 99th percentile of 3,000, and the page's size in kB."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "demo.html"
-        main(["report", "demo", "-o", str(path)])
+        with contextlib.redirect_stdout(io.StringIO()):
+            main(["report", "demo", "-o", str(path)])
         with opened(path) as (page, _):
             times = page.evaluate(_SCRUB, POSITIONS)
         found = {f"p{percent}": times[len(times) * percent // 100] for percent in (50, 95, 99)}
