@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from emu.faults import HostError as HostError
     from emu.guest import load_guest as load_guest
     from emu.history.history import History as History
+    from emu.history.recording import Recording as Recording
+    from emu.history.recording import load_recording as load_recording
     from emu.machine import Machine as Machine
     from emu.result import Result as Result
     from emu.result import VcpuResult as VcpuResult
@@ -30,11 +32,15 @@ _HOMES = {
     "HostError": "emu.faults",
     "Image": "emu.boot.image",
     "Machine": "emu.machine",
+    "Recording": "emu.history.recording",
     "Result": "emu.result",
     "VcpuResult": "emu.result",
     "load_guest": "emu.guest",
+    "load_recording": "emu.history.recording",
     "load_scenario": "emu.scenario",
 }
+# What shows itself in a notebook, and the function that draws it: the parts of a machine know nothing of pages.
+_SHOWN = {"History": "of_history", "Machine": "of_machine", "Recording": "of_recording"}
 __all__ = [*_HOMES]
 
 
@@ -43,9 +49,23 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'emu' has no attribute {name!r}")
     import importlib
 
-    value = getattr(importlib.import_module(_HOMES[name]), name)
+    home = importlib.import_module(_HOMES[name])
+    for shown, drawer in _SHOWN.items():
+        if _HOMES[shown] == _HOMES[name]:
+            getattr(home, shown)._repr_html_ = _drawn_by(drawer)
+    value = getattr(home, name)
     globals()[name] = value
     return value
+
+
+def _drawn_by(drawer: str) -> Any:
+    def _repr_html_(one: Any) -> str:
+        import importlib
+
+        drawn: str = getattr(importlib.import_module("emu.report.notebook"), drawer)(one)
+        return drawn
+
+    return _repr_html_
 
 
 def __dir__() -> list[str]:

@@ -15,6 +15,8 @@ READERS = "readers"  # the folder of ways to read an area, right and wrong
 BUILD = "build"
 REFERENCE = "reference"
 REFERENCE_HASHES = "reference.sha256"
+_SHOWN_SOURCES = (".c", ".h", ".S")
+_MAX_SOURCE = 1 << 20
 
 
 def guests_dir() -> Path:
@@ -80,3 +82,24 @@ def guest_path(name: str, *, reference: bool = False) -> Path:
             return elf
     target = "make reference" if reference else "make guests"
     raise HostError(f"the guest {name!r} has not been built", remedy=f"run `{target}` or `python -m emu.toolchain`")
+
+
+def source_text(name: str) -> str | None:
+    """The text of a source file that a guest's debug information names, or None.
+
+    A guest may name any file: only sources here and below, and those that are shipped, are read.
+    """
+    if not name.endswith(_SHOWN_SOURCES):
+        return None
+    try:
+        shipped = guests_dir().parent
+    except HostError:
+        shipped = Path.cwd()
+    for folder in (Path.cwd(), shipped):
+        try:
+            path = (folder / name).resolve()
+            if path.is_relative_to(folder.resolve()) and path.is_file() and path.stat().st_size <= _MAX_SOURCE:
+                return path.read_text(encoding="utf-8", errors="replace")
+        except (OSError, ValueError):
+            continue
+    return None

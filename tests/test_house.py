@@ -141,9 +141,11 @@ def test_public_names_are_the_ones_promised():
         "HostError",
         "Image",
         "Machine",
+        "Recording",
         "Result",
         "VcpuResult",
         "load_guest",
+        "load_recording",
         "load_scenario",
     ]
     for name in emu.__all__:

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from emu import data
 from emu.commands.flags import Once, Parser
 from emu.commands.interruption import interruption
 from emu.commands.output_file import output_file
 from emu.commands.progress import Ticker, wanted
-from emu.commands.record_file import source_text, write_recording
+from emu.commands.record_file import write_recording
 from emu.explore import team
 from emu.explore.instance import MAX_UPDATES, Instance, read_of
 from emu.explore.properties import AWAKE, CLOCK, PROPERTIES, Own
@@ -235,7 +236,7 @@ def _record(parsed: argparse.Namespace, instance: Instance, report: Report) -> t
     path = parsed.record or f"{name}.emurec"
     if parsed.record is None and os.path.exists(path) and not _is_recording(path):
         raise HostError("this file is no recording, and would be replaced", path, "name another with --record FILE")
-    lines = source_texts(instance.image.source, source_text)
+    lines = source_texts(instance.image.source, data.source_text)
     kept = Recording(
         name, instance.image.source, instance.config(), outcome, history.edits, lines, found.position, tuple(told)
     )

@@ -4,16 +4,15 @@ import argparse
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from emu import data
 from emu.boot.image import Image
 from emu.commands.flags import config_from
 from emu.commands.named import scenario_of
-from emu.commands.record_file import source_text
-from emu.commands.replay import read_recording
 from emu.faults import HostError
 from emu.guest import find_guest, load_guest
 from emu.history.edits import Edit
 from emu.history.history import History
-from emu.history.recording import source_texts
+from emu.history.recording import load_recording, source_texts
 from emu.scenario import Config
 from emu.view.session import Lines, Session
 
@@ -46,7 +45,7 @@ class Opened(NamedTuple):
 def opened(parsed: argparse.Namespace) -> Opened:
     """What `parsed.guest` names. Raises HostError where there is no such thing."""
     if parsed.guest.endswith(".emurec"):
-        recording = read_recording(parsed.guest)
+        recording = load_recording(parsed.guest)
         config = config_from(parsed, Config())
         if config != Config():
             raise HostError("a recording has its options in it", parsed.guest, "name it without any")
@@ -58,7 +57,7 @@ def opened(parsed: argparse.Namespace) -> Opened:
         raise HostError("no guest is named", file or "", 'name one in it, such as guest = "hello"')
     image = load_guest(scenario.guest, config.mode)
     inputs = (str(find_guest(scenario.guest)), *([file] if file else []))
-    return Opened(parsed.guest, image, config, source_texts(image.source, source_text), inputs)
+    return Opened(parsed.guest, image, config, source_texts(image.source, data.source_text), inputs)
 
 
 def session_of(parsed: argparse.Namespace, check: Callable[[], None]) -> Session:

@@ -3,19 +3,14 @@
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import BinaryIO
 
 from emu import data
 from emu.commands.output_file import output_file, unwritable
-from emu.faults import HostError
 from emu.history.recording import Outcome, Recording, TraceHash, source_texts, to_bytes
 from emu.machine import Machine
 from emu.recorder import Sink
 from emu.trace import Event
-
-_SOURCES = (".c", ".h", ".S")
-_MAX_SOURCE = 1 << 20
 
 
 class RecordFile:
@@ -45,7 +40,7 @@ class RecordFile:
             config = config._replace(script=(os.path.basename(config.script[0]), config.script[1]))
         outcome = Outcome(machine.position, reason, machine.exit_port.code, self._hash.hexdigest())
         source = machine.image.source
-        lines = source_texts(source, source_text)
+        lines = source_texts(source, data.source_text)
         recording = Recording(os.path.basename(guest) if os.sep in guest else guest, source, config, outcome)
         write_recording(self._file, self._path, recording._replace(lines=lines))
 
@@ -63,24 +58,3 @@ def record_file(path: str, inputs: Iterable[str] = ()) -> Iterator[RecordFile]:
     """A recording at `path`, as output_file makes files. Raises HostError as that does."""
     with output_file(path, "--record", inputs) as file:
         yield RecordFile(file, path)
-
-
-def source_text(name: str) -> str | None:
-    """The text of a source file that a guest's debug information names, or None.
-
-    A guest may name any file: only sources here and below, and those that are shipped, are read.
-    """
-    if not name.endswith(_SOURCES):
-        return None
-    try:
-        shipped = data.guests_dir().parent
-    except HostError:
-        shipped = Path.cwd()
-    for folder in (Path.cwd(), shipped):
-        try:
-            path = (folder / name).resolve()
-            if path.is_relative_to(folder.resolve()) and path.is_file() and path.stat().st_size <= _MAX_SOURCE:
-                return path.read_text(encoding="utf-8", errors="replace")
-        except (OSError, ValueError):
-            continue
-    return None

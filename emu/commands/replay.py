@@ -8,7 +8,6 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 from emu import result as results
 from emu.commands.console import ConsoleWriter
@@ -18,10 +17,9 @@ from emu.commands.interruption import interruption
 from emu.commands.progress import Progress, wanted
 from emu.commands.trace_file import trace_file
 from emu.faults import HostError
-from emu.guest import MAX_FILE
 from emu.history import where
 from emu.history.history import History
-from emu.history.recording import Recording, TraceHash, from_bytes
+from emu.history.recording import Recording, TraceHash, load_recording
 from emu.trace import Event
 from emu.view.timeline import Timeline
 
@@ -45,26 +43,13 @@ pass; 2 bad input; 70 a fault of emu itself; 130 Ctrl-C
 def main(arguments: list[str]) -> int:
     """Run `emu replay` with these words."""
     parsed = _parser().parse(arguments)
-    recording = read_recording(parsed.file)
+    recording = load_recording(parsed.file)
     if parsed.to is None and (parsed.start is not None or parsed.last):
         raise HostError("--from and --last say how --to is looked for", remedy="give --to as well")
     with interruption() as check:
         if parsed.to is not None or (recording.cursor is not None and not parsed.end):
             return _show(parsed, recording, check)
         return _play(parsed, recording, check)
-
-
-def read_recording(path: str) -> Recording:
-    """The recording in this file. Raises HostError where it cannot be read, or is none of ours."""
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(2 * MAX_FILE + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise HostError(f"the file cannot be read ({reason})", path) from None
-    if len(content) > 2 * MAX_FILE:
-        raise HostError("the file is larger than any recording", path)
-    return from_bytes(content, path)
 
 
 def _play(parsed: argparse.Namespace, recording: Recording, check: Callable[[], None]) -> int:

@@ -92,6 +92,19 @@ def to_bytes(recording: Recording) -> bytes:
     return _HEAD % FORMAT + zlib.compress(text.encode("ascii"), 9)
 
 
+def load_recording(path: str) -> Recording:
+    """The recording in this file. Raises HostError where it cannot be read, or is none of ours."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(2 * MAX_FILE + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise HostError(f"the file cannot be read ({reason})", path) from None
+    if len(content) > 2 * MAX_FILE:
+        raise HostError("the file is larger than any recording", path)
+    return from_bytes(content, path)
+
+
 def from_bytes(content: bytes, where: str) -> Recording:
     """Read a file's content back. Raises HostError, which names `where`, for whatever is no recording of ours."""
     head, newline, _ = content[:32].partition(b"\n")

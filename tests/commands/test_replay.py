@@ -73,9 +73,9 @@ def test_goes_to_a_place(words: str, recorded: tuple[str, str, bytes], capsys: p
 
 def _a_line(file: str) -> str:
     from emu.code.lines import line_addresses
-    from emu.commands.replay import read_recording
+    from emu.history.recording import load_recording
 
-    lines = line_addresses(read_recording(file).source)
+    lines = line_addresses(load_recording(file).source)
     return next(f"smp.c:{line}" for name, line in sorted(lines) if name.endswith("smp.c") and line > 20)
 
 
@@ -119,10 +119,9 @@ def test_words_that_name_nothing_are_one_sentence(
 def test_a_run_that_goes_otherwise_is_told(
     recorded: tuple[str, str, bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from emu.commands.replay import read_recording
-    from emu.history.recording import to_bytes
+    from emu.history.recording import load_recording, to_bytes
 
-    right = read_recording(recorded[0])
+    right = load_recording(recorded[0])
     file = tmp_path / "other.emurec"
     file.write_bytes(to_bytes(right._replace(config=right.config._replace(seed=5))))
     assert main(["replay", str(file), "--quiet"]) == 2
@@ -143,7 +142,7 @@ def test_recording_is_written_whole_or_not_at_all(tmp_path: Path, capsys: pytest
 
 
 def test_source_outside_is_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from emu.commands.record_file import source_text
+    from emu.data import source_text
 
     (tmp_path / "secret.c").write_text("secret")
     (tmp_path / "here").mkdir()
