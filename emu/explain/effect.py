@@ -16,7 +16,7 @@ def _less(flags: int) -> bool:
 
 
 # Mnemonic -> what it asks, and whether that is so.
-_BRANCHES: dict[str, tuple[str, Callable[[int], bool]]] = {
+BRANCHES: dict[str, tuple[str, Callable[[int], bool]]] = {
     "je": ("equal, ZF = 1", lambda flags: bool(flags & _ZERO)),
     "jne": ("not equal, ZF = 0", lambda flags: not flags & _ZERO),
     "jb": ("below, CF = 1", lambda flags: bool(flags & _CARRY)),
@@ -48,8 +48,8 @@ def effect(text: str, before: CpuState, after: CpuState) -> str:
     """One sentence on an instruction: `text` as disassembled, and the vCPU's state before and after it."""
     mnemonic, _, rest = text.partition(" ")
     operands = [one.strip() for one in rest.split(",")]
-    if mnemonic in _BRANCHES:
-        asks, holds = _BRANCHES[mnemonic]
+    if mnemonic in BRANCHES:
+        asks, holds = BRANCHES[mnemonic]
         taken = holds(before.rflags)
         return f"{mnemonic}: {'so it is' if taken else 'not so'} ({asks}), the branch is {'' if taken else 'not '}taken"
     if mnemonic in ("cmp", "test") and len(operands) == 2:

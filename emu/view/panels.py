@@ -102,6 +102,23 @@ def area(machine: Machine, width: int) -> list[str]:
     return [row[:width] for row in rows]
 
 
+def msrs(machine: Machine, width: int) -> list[str]:
+    """KVM's MSRs of the vCPU whose turn it is; those that are 0 come last, by name alone."""
+    number = acting(machine)
+    found = standing.paravirtual(machine.packages[number])
+    names = [(name.partition(" ")[0].removeprefix("MSR_KVM_"), value) for name, value in found]
+    rows = [f"vcpu{number}: MSRs of KVM", *(f"  {name:<20} {value:x}" for name, value in names if value)]
+    if silent := [name for name, value in names if not value]:
+        rows.append("  zero:")
+        rows += [f"    {name}" for name in silent]
+    return [row[:width] for row in rows]
+
+
+def memory(machine: Machine, address: int, height: int) -> list[str]:
+    """Bytes of memory from an address on, 8 to a line."""
+    return standing.dump(machine, address, 8 * max(height, 1))[:height]
+
+
 def host(session: Session, width: int) -> list[str]:
     """Who runs and who waits."""
     return [line.partition(";")[0][:width] for line in session.say("host")]

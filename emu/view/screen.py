@@ -22,16 +22,18 @@ _LOG_LINES = 6
 _WORDS = {
     "right": "step", "s": "step", "enter": "step", "left": "back", "b": "back", "o": "over", "u": "out",
     "n": "update", "d": "odd", "x": "exit", "r": "read", "end": "run", "home": "start",
-    "S": "store", "p": "preempt", "pagedown": "step 100", "pageup": "back 100",
+    "S": "store", "p": "preempt", "g": "guess", "pagedown": "step 100", "pageup": "back 100",
 }  # fmt: skip
-_KEYS = "→ step ← back o over r read n update S store p preempt : words ? help q quit"
+_KEYS = "→ step ← back r read n update S store p preempt g guess m memory : words ? help"
+_VIEWS = ("area", "MSRs", "memory")
+_SIDE = 37
 HELP = (
     "s, right: step   b, left: back   page keys: 100 of them   home, end",
     "o: over a call   u: out of a function   x: to the next exit",
     "r: to the next read of the area   n: next update   d: next odd version",
     "S: be the host, make its next store   p: be the host, give the pCPU away",
-    "+ and -: zoom the timeline   q: quit",
-    "colon, then words:  to main  last main  set rax=5  wait 1000  edits  help",
+    "g: be asked what comes, 1 to 9: answer   m: area, MSRs, memory   + -: zoom",
+    "colon, then words: to main  last main  set rax=5  mem rsp  edits  help   q: quit",
 )
 
 
@@ -56,6 +58,8 @@ class Stepper(App[None]):
         Binding("q", "quit", "quit", show=False),
         Binding("question_mark", "help", "help", show=False),
         Binding("colon", "ask", "words", show=False),
+        *(Binding(str(digit), f"answer({digit})", "answer", show=False) for digit in range(1, 10)),
+        Binding("m", "look", "look", show=False),
         Binding("plus", "zoom(-1)", "closer", show=False),
         Binding("minus", "zoom(1)", "further", show=False),
         Binding("escape", "leave", "leave", show=False, priority=True),
@@ -69,6 +73,8 @@ class Stepper(App[None]):
         self._courses = survey()
         self._column_ns = self._whole_run()
         self._before: dict[str, int] = {}
+        self._view = 0
+        self._memory = ""
         self.log_lines: list[str] = ["press ? for the keys"]
 
     def compose(self) -> ComposeResult:
@@ -105,6 +111,9 @@ class Stepper(App[None]):
             self.exit()
             return
         self.log_lines = told[-_LOG_LINES:]
+        word, _, rest = words.strip().partition(" ")
+        if word in ("mem", "m"):
+            self._view, self._memory = _VIEWS.index("memory"), rest.strip()
         if len(self.session.history.edits) != edits:
             self._courses = self._survey()
         self.repaint()
@@ -114,10 +123,26 @@ class Stepper(App[None]):
         self.log_lines = list(HELP)
         self.repaint()
 
-    def action_ask(self) -> None:
+    def action_look(self) -> None:
+        """Show something else beside the code: areas and host, MSRs, memory."""
+        self._view = (self._view + 1) % len(_VIEWS)
+        self.repaint()
+
+    def action_answer(self, digit: int) -> None:
+        """The answer of this number, or the first digit of one that is a number itself."""
+        question = self.session.question
+        if question is None:
+            return
+        if question.choices:
+            self.action_word(f"guess {digit}")
+        else:
+            self.action_ask(f"guess {digit}")
+
+    def action_ask(self, begun: str = "") -> None:
         """Let the user type words."""
         words = self.query_one("#words", Input)
-        words.value = ""
+        words.value = begun
+        words.cursor_position = len(begun)
         words.add_class("asked")
         self.call_after_refresh(words.focus)
 
@@ -144,10 +169,24 @@ class Stepper(App[None]):
         self._show("title", [panels.title(self.session, self._run_name)])
         self._show("code", panels.code(self.session, max(code.size.width - 1, 20), max(code.size.height, 4)))
         self._show("registers", panels.registers(machine, self._before, max(side.size.width, 20)))
-        self._show("area", [*panels.area(machine, 37), *panels.host(self.session, 37)])
+        beside = self.query_one("#area", Static)
+        self._show("area", self._beside(_VIEWS[self._view], max(beside.size.height, 4)))
         width = max(self.size.width, 40)
         self._show("timeline", panels.timeline(self._courses, machine.now_ns, self._column_ns, width))
         self._show("log", [line[:width] for line in self.log_lines])
+
+    def _beside(self, view: str, height: int) -> list[str]:
+        machine = self.session.machine
+        if view == "MSRs":
+            return panels.msrs(machine, _SIDE)
+        if view == "memory":
+            try:
+                at = self.session.memory_at(self._memory)
+            except HostError as error:
+                return [" ".join(str(error).split())[:_SIDE]]
+            head = f"memory at {self._memory or 'the area, or the stack'}"
+            return [head[:_SIDE], *panels.memory(machine, at, height - 1)]
+        return [*panels.area(machine, _SIDE), *panels.host(self.session, _SIDE)]
 
     def _show(self, panel: str, lines: list[str]) -> None:
         text = Text(no_wrap=True, overflow="crop")

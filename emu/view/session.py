@@ -13,6 +13,7 @@ from emu.code.disassembly import LONGEST, disassemble
 from emu.code.places import Place, places
 from emu.code.symbols import Symbols
 from emu.explain.events import sentence
+from emu.explain.question import Question, ask
 from emu.explain.step import Step, bits_of, instruction, take
 from emu.faults import HostError
 from emu.history import edits, where
@@ -21,12 +22,14 @@ from emu.history.edits import Change, HostStore, Preempt, SetMemory, SetMsr, Set
 from emu.history.history import History
 from emu.machine import Machine
 from emu.scenario import did_you_mean
+from emu.state import GENERAL
 from emu.view import standing
 
 Lines = Mapping[str, Mapping[int, str]]
 MOST_STEPS = 200  # told one by one
 _SOURCE_WIDTH = 48
 _DELTA_NS = 1_000_000
+_DUMPED = 64  # bytes: an area, a cache line
 _NUMBER = re.compile(r"0x[0-9a-f]{1,16}|[0-9]{1,20}", re.I)
 
 
@@ -60,6 +63,9 @@ WORDS = (
     Word("preempt", "p", "[WHO]", "be the host: give the pCPU to one who waits"),
     Word("wait", "", "NS", "be the host: keep the vCPU waiting for so many nanoseconds"),
     Word("set", "", "WHAT=VALUE", "change a register (rax=5), memory (mem:0x1000=ff00) or an MSR (msr:0x4b564d03=0)"),
+    Word("guess", "g", "[ANSWER]", "be asked what the next step does; then answer, and see"),
+    Word("msrs", "", "", "the paravirtual MSRs of each vCPU"),
+    Word("mem", "m", "[WHERE]", "64 bytes of memory: at an address, a symbol or a register; else the area"),
     Word("edits", "", "", "what was changed in this run"),
     Word("help", "?", "", "these words"),
     Word("quit", "q", "", "the end of the session"),
@@ -73,6 +79,8 @@ class Session:
         self.history = history
         self.lines = lines
         self.over = False
+        self._question: tuple[int, int, Question] | None = None
+        self.right, self.asked = 0, 0
         self.symbols = Symbols.of(history.machine.image.source)
         self._places: dict[int, Place] = {}
         self._do: dict[str, Callable[[str], list[str]]] = {word.name: getattr(self, f"_{word.name}") for word in WORDS}
@@ -82,6 +90,13 @@ class Session:
     def machine(self) -> Machine:
         """What is looked at."""
         return self.history.machine
+
+    @property
+    def question(self) -> Question | None:
+        """What was asked and is not answered yet; whoever goes elsewhere or changes something has given up on it."""
+        if self._question is None or self._question[:2] != (self.history.position, len(self.history.edits)):
+            return None
+        return self._question[2]
 
     def say(self, line: str) -> list[str]:
         """Do what a line of words asks for; what came of it, in lines. Raises HostError for words that mean nothing.
@@ -229,6 +244,48 @@ class Session:
     def _quit(self, rest: str) -> list[str]:
         self.over = True
         return []
+
+    def _guess(self, rest: str) -> list[str]:
+        if self.question is None:
+            if rest:
+                raise HostError("nothing was asked yet", remedy="say guess")
+            asked = ask(self.history)
+            if asked is None:
+                return ["there is nothing to guess in the next step", self.here()]
+            self._question = self.history.position, len(self.history.edits), asked
+            choices = [f"  {number} {one}" for number, one in enumerate(asked.choices, 1)]
+            return [f"? {asked.text}", *choices, "say guess and your answer"]
+        question, right = self.question, self.question.judge(rest)
+        if right is None:
+            known = ", ".join((*question.choices, f"1 to {len(question.choices)}")) if question.choices else "a number"
+            raise HostError(f"{rest!r} is no answer to that", remedy=f"answer {known}")
+        self._question = None
+        self.asked += 1
+        self.right += right
+        shown = question.right if question.choices else f"{int(question.right):#x}"
+        verdict = f"right: {shown}" if right else f"no, it is {shown}"
+        return [f"{verdict}   ({self.right} of {self.asked} so far)", *self._step("")]
+
+    def _msrs(self, rest: str) -> list[str]:
+        return [
+            f"vcpu{package.number} {name} = {value:#x}"
+            for package in self.machine.packages
+            for name, value in standing.paravirtual(package)
+        ]
+
+    def _mem(self, rest: str) -> list[str]:
+        return standing.dump(self.machine, self.memory_at(rest), _DUMPED)
+
+    def memory_at(self, text: str) -> int:
+        """The address that `text` names: a number, a symbol, a register; the area, or the stack, for the empty text."""
+        package = self.machine.packages[self._vcpu()]
+        if not text:
+            steal = package.steal
+            return steal.area_gpa if steal is not None and steal.enabled else package.vcpu.general("rsp")
+        if text in GENERAL:
+            return package.vcpu.general(text)
+        address = self.symbols.address(text)
+        return _number(text) if address is None else address
 
     # --- being the host, and changing things -------------------------------------------------------------------------
 

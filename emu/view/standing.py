@@ -3,6 +3,7 @@
 In Linux: show_regs() in arch/x86/kernel/process_64.c tells as much of a CPU.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,10 @@ from emu import abi
 from emu.code.disassembly import LONGEST, disassemble
 from emu.code.places import places
 from emu.devices.steal_time import decode
+from emu.diagnosis.words import msr as named
+from emu.faults import GuestFault
 from emu.machine import Machine
+from emu.package import Package
 from emu.state import ATTRIBUTE_BIG, ATTRIBUTE_LONG, GENERAL, SEGMENTS
 
 Lines = Mapping[str, Mapping[int, str]]
@@ -53,6 +57,25 @@ def render(machine: Machine, lines: Lines) -> list[str]:
 def area_of(machine: Machine, number: int) -> str:
     """The steal-time area of a vCPU, in words."""
     return _area(_vcpu(machine, number))
+
+
+def paravirtual(package: Package) -> list[tuple[str, int]]:
+    """The MSRs of KVM that this vCPU has: name and value of each, in the order of their numbers."""
+    found = []
+    for msr in package.msrs.numbers():
+        if abi.MSR_KVM_WALL_CLOCK_NEW <= msr <= abi.MSR_KVM_MIGRATION_CONTROL:
+            with contextlib.suppress(GuestFault):
+                found.append((named(msr), package.msrs.rdmsr(msr)))
+    return found
+
+
+def dump(machine: Machine, address: int, size: int) -> list[str]:
+    """`size` bytes from a linear address on, 8 to a line, as far as there is memory."""
+    number = 0 if machine.acting is None else machine.acting.number
+    data = machine.packages[number].vcpu.read_linear(address, size)
+    rows = [data[at : at + 8] for at in range(0, len(data), 8)]
+    found = [f"{address + 8 * at:8x}  {row.hex(' ')}" for at, row in enumerate(rows)]
+    return found if len(data) == size else [*found, f"{address + len(data):8x}  no memory"]
 
 
 def _vcpu(machine: Machine, number: int) -> dict[str, Any]:

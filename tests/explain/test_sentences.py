@@ -3,7 +3,7 @@
 import pytest
 
 from emu import abi
-from emu.explain.effect import _BRANCHES, effect
+from emu.explain.effect import BRANCHES, effect
 from emu.explain.events import sentence
 from emu.explain.step import take
 from emu.guest import load_guest
@@ -84,7 +84,7 @@ def test_every_kind_of_event_can_be_told() -> None:
 FLAGS = {"je": "cmp eax, eax", "jb": "cmp ecx, eax", "jl": "cmp ecx, eax", "js": "test edx, edx", "jo": "add ebx, 1"}
 
 
-@pytest.mark.parametrize("branch", sorted(_BRANCHES))
+@pytest.mark.parametrize("branch", sorted(BRANCHES))
 @pytest.mark.parametrize("compare", ["cmp eax, eax", "cmp eax, ecx", "cmp ecx, eax", "cmp edx, eax", "add ebx, 1"])
 def test_branch_is_told_as_it_went(branch: str, compare: str) -> None:
     """The processor decides; the sentence says the same."""

@@ -107,6 +107,40 @@ def test_words_are_typed_after_a_colon() -> None:
     driven(check)
 
 
+def test_guess_is_answered_by_a_digit() -> None:
+    async def check(stepper: Stepper, pilot: Pilot[None]) -> None:
+        await pilot.press("n", "r", "1", "g")
+        assert "is that even or odd" in text(stepper, "log")
+        position = stepper.session.history.position
+        await pilot.press("1")
+        assert "right: even   (1 of 1 so far)" in text(stepper, "log")
+        assert stepper.session.history.position == position + 1
+        while stepper.session.question is None or stepper.session.question.choices:
+            await pilot.press("right", "g")
+        await pilot.press("7")
+        await pilot.pause()
+        await pilot.press("enter")
+        assert "of 2 so far" in text(stepper, "log")
+
+    driven(check)
+
+
+def test_memory_and_msrs_take_turns_with_the_area() -> None:
+    async def check(stepper: Stepper, pilot: Pilot[None]) -> None:
+        await pilot.press("n", "m")
+        assert "STEAL_TIME" in text(stepper, "area")
+        await pilot.press("m")
+        assert "02 00 00 00" in text(stepper, "area")
+        await pilot.press("S")
+        assert "03 00 00 00" in text(stepper, "area")
+        stepper.action_word("mem main")
+        assert "memory at main" in text(stepper, "area")
+        await pilot.press("m")
+        assert "version 3" in text(stepper, "area")
+
+    driven(check)
+
+
 def test_every_key_means_a_word() -> None:
     known = {word.name for word in WORDS}
     assert all(words.split()[0] in known for words in _WORDS.values())
