@@ -21,6 +21,7 @@ COMMANDS = {
     "run": "run a guest and account for its time",
     "step": "go through a run step by step, forward and back",
     "gdb": "let gdb step a run, forward and back",
+    "lesson": "learn it step by step, in lessons that check themselves",
     "report": "write a run as one page to look at and to step through",
     "replay": "play a recorded run again, or go to a place in it",
     "explore": "try every placement of the host's steps, and prove or refute",

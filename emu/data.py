@@ -37,6 +37,15 @@ def document(name: str) -> str:
     raise HostError(f"the document {name} is missing from this installation", str(package), "install emu again")
 
 
+def lesson_dirs() -> list[Path]:
+    """The folders of the lessons, such as 07-torn, sorted; raises HostError where none is installed."""
+    package = Path(__file__).resolve().parent
+    for folder in (package.parent / "tutorials", package / "_data" / "tutorials"):
+        if found := sorted(folder.glob("[0-9][0-9]-*")):
+            return found
+    raise HostError("the lessons are missing from this installation", str(package), "install emu again")
+
+
 def build_dir(*, reference: bool = False) -> Path:
     """Where built guests are: this machine's own, or the reference builds of the pinned compiler. It may not exist."""
     folder = guests_dir() / BUILD

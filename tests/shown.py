@@ -209,7 +209,7 @@ def needs_kvm(step: Shown) -> bool:
 def waits(step: Shown) -> bool:
     """Whether a command waits for somebody: for gdb, as tests/gdb does it, or for words, as tests/commands."""
     words = shlex.split(step.name)
-    return words[1] == "gdb" or (words[1] == "step" and "--do" not in words)
+    return words[1] in ("gdb", "lesson") or (words[1] == "step" and "--do" not in words)
 
 
 def rewritten(path: Path) -> str:

@@ -67,11 +67,13 @@ MAY_IMPORT = {
     "history": MACHINE,
     "explain": MACHINE | {"history"},
     "view": MACHINE | {"history", "explain"},
+    "teach": MACHINE | {"history", "explain", "view"},
     "conform": MACHINE | {"kvm"},
     "explore": MACHINE | {"history"},
     "gdb": MACHINE | {"history", "explain", "view"},
     "report": MACHINE | {"history", "explain", "view"},
-    "commands": MACHINE | {"history", "explain", "explore", "gdb", "report", "view", "abi_header", "kvm", "conform"},
+    "commands": MACHINE
+    | {"history", "explain", "explore", "gdb", "report", "teach", "view", "abi_header", "kvm", "conform"},
 }
 LAZY = {"__init__", "__main__"}  # these alone may name any room
 

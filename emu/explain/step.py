@@ -132,6 +132,8 @@ def _area(machine: Machine, access: Access, found: int) -> str:
                 meaning = "odd, the host is inside an update" if value & 1 else "even, no update is under way"
                 return f"reads version = {value}: {meaning}"
             half = " (its lower half)" if name == "steal" and access.size == 4 else ""
+            if offset == abi.KVM_STEAL_TIME_STEAL + 4 and access.size == 4:
+                name, half = "steal", " (its upper half)"
             return f"reads {name}{half} = {value:,}"
     return ""
 

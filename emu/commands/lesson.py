@@ -1,0 +1,138 @@
+"""`emu lesson`: lessons to be read, guessed, stepped through and mended, which check themselves.
+
+Exit status: 0 at the end of the session, 2 for input that cannot be used.
+"""
+
+import contextlib
+import importlib
+import io
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from emu import data
+from emu.commands.flags import Parser
+from emu.commands.interruption import interruption
+from emu.commands.opened import session_of
+from emu.faults import HostError
+from emu.teach import progress
+from emu.teach.guide import HELP, Guide, Ran
+from emu.teach.lesson import FIX, Lesson, find
+from emu.view.session import Session
+
+_PROMPT = "lesson> "
+_EPILOG = """examples:
+  emu lesson            the lessons, and how far you are
+  emu lesson 7          go through one, or go on where you left it
+  emu lesson 7 --again  from its beginning
+  emu lesson 7 --text   the text alone
+
+A lesson that has something to mend puts its file into a folder here, such as
+07-torn/; a file that is there already is yours, and stays as it is.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run `emu lesson` with these words."""
+    parsed = _parser().parse(arguments)
+    lessons = find(data.lesson_dirs())
+    if parsed.number is None:
+        print("\n".join(_map(lessons)))
+        return 0
+    lesson = next((one for one in lessons if str(one.number) == parsed.number.lstrip("0")), None)
+    if lesson is None:
+        known = ", ".join(str(one.number) for one in lessons)
+        raise HostError(f"there is no lesson {parsed.number!r}", remedy=f"there are {known}")
+    if parsed.text:
+        print(lesson.path.read_text(encoding="utf-8"), end="")
+        return 0
+    with interruption() as check:
+        return _walk(lesson, sys.stdin, 0 if parsed.again else max(progress.load().get(lesson.name, 0), 0), check)
+
+
+def _map(lessons: list[Lesson]) -> list[str]:
+    kept = progress.load()
+    found = []
+    for one in lessons:
+        at = kept.get(one.name)
+        state = "" if at is None else "done" if at < 0 else f"part {at + 1} of {len(one.parts)}"
+        found.append(f"{one.number:>3}  {one.title:<28} {len(one.tasks)} tasks  {state}".rstrip())
+    return [*found, "", "`emu lesson N` begins one, or goes on where you left it"]
+
+
+def _walk(lesson: Lesson, words: TextIO, at: int, check: Callable[[], None]) -> int:
+    with contextlib.chdir(_workplace(lesson)):
+        guide = Guide(lesson, at, lambda guest: _session(guest, check), _run)
+        print(f"# {lesson.number}. {lesson.title}\n\n({HELP})\n" if at == 0 else f"# {lesson.number}. {lesson.title}\n")
+        told = guide.begin()
+        interactive = words.isatty()
+        while True:
+            print("\n".join(_safe(one) for one in told), flush=True)
+            progress.keep(lesson.name, -1 if guide.done else guide.at)
+            if guide.over:
+                return 0
+            if interactive:
+                print(_PROMPT, end="", flush=True)
+            line = words.readline()
+            if not line:
+                print()
+                return 0
+            if not interactive:
+                print(f"{_PROMPT}{line.strip()}", flush=True)
+            try:
+                told = guide.say(line)
+            except HostError as error:
+                told = [" ".join(str(error).split())]
+
+
+def _workplace(lesson: Lesson) -> str:
+    """The folder to work in: one for the lesson, with its files, where something is to be mended; else this one."""
+    files = [task.subject for task in lesson.tasks if task.kind == FIX]
+    if not files:
+        return os.getcwd()
+    place = Path.cwd() if Path.cwd().name == lesson.name else Path.cwd() / lesson.name
+    try:
+        place.mkdir(exist_ok=True)
+        for name in files:
+            if not (place / name).exists():
+                shutil.copyfile(lesson.path.parent / name, place / name)
+                print(f"{place.name}/{name} is yours to change")
+    except OSError as error:
+        raise HostError(f"the lesson's files cannot be put here ({error.strerror})", str(place)) from None
+    return str(place)
+
+
+def _session(words: str, check: Callable[[], None]) -> Session:
+    from emu.commands.step import _parser as stepper
+
+    return session_of(stepper().parse(shlex.split(words)), check)
+
+
+def _run(command: str) -> Ran:
+    """Run one of our own commands here."""
+    _emu, name, *words = shlex.split(command)
+    screen = io.StringIO()
+    with contextlib.redirect_stdout(screen), contextlib.redirect_stderr(screen):
+        try:
+            status: int = importlib.import_module(f"emu.commands.{name}").main(words)
+        except HostError as error:
+            print(error.detail or "", " ".join(str(error).split()), sep="\n")
+            status = 2
+    return Ran(status, screen.getvalue())
+
+
+def _safe(line: str) -> str:
+    """A line in which nothing gives orders to the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def _parser() -> Parser:
+    parser = Parser("lesson", "Go through a lesson.", _EPILOG, "emu lesson [N] [options]")
+    parser.add_argument("number", nargs="?", metavar="N", help="the lesson's number; without one they are listed")
+    parser.add_argument("--again", action="store_true", help="from the beginning, wherever you were")
+    parser.add_argument("--text", action="store_true", help="print the text (Markdown), and nothing else")
+    return parser

@@ -1,0 +1,121 @@
+"""A walk through a lesson: lines in, lines out, one part after the other; tasks check themselves.
+
+It knows nothing of terminals and files; what runs commands, and what makes sessions of guests, is given to it.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from emu.faults import HostError
+from emu.teach.lesson import FIX, PREDICT, STEP, Lesson, Part
+from emu.view.session import Session
+
+HELP = "Enter goes on; `hint` helps; `skip` leaves a task out; `again` shows it once more; `quit` ends (it is kept)"
+
+
+class Ran(NamedTuple):
+    """How a command ended, and what it printed."""
+
+    status: int
+    output: str
+
+
+class Guide:
+    """One student's way through `lesson`, beginning with part `at`.
+
+    `session` makes a stepper session from the words of a task, `run` runs a command. `at` is the part that comes next.
+    """
+
+    def __init__(self, lesson: Lesson, at: int, session: Callable[[str], Session], run: Callable[[str], Ran]) -> None:
+        self.lesson = lesson
+        self.at = min(at, len(lesson.parts))
+        self.over = False
+        self.solved = 0
+        self._session_of = session
+        self._run = run
+        self._session: Session | None = None
+
+    @property
+    def task(self) -> Part | None:
+        """The task at hand."""
+        part = self.lesson.parts[self.at] if self.at < len(self.lesson.parts) else None
+        return part if part is not None and part.kind else None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left."""
+        return self.at >= len(self.lesson.parts)
+
+    def begin(self) -> list[str]:
+        """What is to be shown first."""
+        return self._shown()
+
+    def say(self, line: str) -> list[str]:
+        """Take what the student said; what is to be shown then. Raises HostError for what cannot be done."""
+        word = line.strip()
+        if word in ("quit", "q"):
+            self.over = True
+            return []
+        if word in ("help", "?"):
+            return [HELP]
+        if word == "again":
+            return self._shown()
+        task = self.task
+        if task is None:
+            return self._on()
+        if word == "hint":
+            return task.hint.splitlines() or ["there is no hint for this one"]
+        if word == "skip":
+            return [*task.answer.splitlines(), *self._on()]
+        return {PREDICT: self._predict, STEP: self._step, FIX: self._fix}[task.kind](task, word)
+
+    def _predict(self, task: Part, word: str) -> list[str]:
+        if not (word.isdecimal() and 1 <= int(word) <= len(task.choices)):
+            return [f"answer 1 to {len(task.choices)}, or `hint`, or `skip`"]
+        right = word == task.subject
+        self.solved += right
+        verdict = "Right." if right else f"No, it is {task.subject}: {task.choices[int(task.subject) - 1]}"
+        return [verdict, *task.answer.splitlines(), *self._on()]
+
+    def _step(self, task: Part, word: str) -> list[str]:
+        if self._session is None:
+            self._session = self._session_of(task.subject)
+        told = self._session.say("help" if word == "help words" else word)
+        if not met(self._session, task.about["until"]):
+            return told
+        self.solved += 1
+        return [*told, "", "Done: that is it.", *task.answer.splitlines(), *self._on()]
+
+    def _fix(self, task: Part, word: str) -> list[str]:
+        if word not in ("", "check"):
+            return [f"change {task.subject}, then press Enter: it runs `{task.about['check']}`"]
+        ran = self._run(task.about["check"])
+        lines = ran.output.rstrip().splitlines()
+        if ran.status or task.about["passes"] not in ran.output:
+            return [*lines, "", f"Not yet: change {task.subject} and press Enter, or ask for a `hint`."]
+        self.solved += 1
+        return [*lines, "", "Done: that is it.", *task.answer.splitlines(), *self._on()]
+
+    def _on(self) -> list[str]:
+        self.at += 1
+        self._session = None
+        return ["", *self._shown()]
+
+    def _shown(self) -> list[str]:
+        if self.done:
+            self.over = True
+            return [f"This was lesson {self.lesson.number}, {self.lesson.title}."]
+        part = self.lesson.parts[self.at]
+        if part.kind == STEP:
+            self._session = self._session_of(part.subject)
+            stepper = f"(the stepper, with {part.subject}; `help words` lists its words)"
+            return [*part.text.splitlines(), "", stepper, self._session.here()]
+        return part.text.splitlines()
+
+
+def met(session: Session, until: str) -> bool:
+    """Whether `WORD shows TEXT` holds of a session. Raises HostError for words that mean nothing."""
+    word, shows, text = until.partition(" shows ")
+    if not shows:
+        raise HostError(f"{until!r} says nothing of a session", remedy="write it as `area shows TEXT`")
+    return any(text in line for line in session.say(word))

@@ -1,0 +1,174 @@
+"""Every lesson is true: its answers are what the machine shows, its holes fail as promised, its solutions pass."""
+
+import io
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from emu import data
+from emu.__main__ import main
+from emu.commands import lesson as command
+from emu.faults import HostError
+from emu.teach import progress
+from emu.teach.guide import Guide, met
+from emu.teach.lesson import FIX, PREDICT, STEP, Lesson, find, read
+from tests import shown
+
+LESSONS = find(data.lesson_dirs())
+TASKS = [(lesson, task) for lesson in LESSONS for task in lesson.tasks]
+_NUMBER = re.compile(r"(?<![\w.])\d{1,3}(?:,\d{3})+|(?<![\w.,])\d{4,}")
+
+
+def named(one: object) -> str:
+    return one.name if isinstance(one, Lesson) else str(getattr(one, "kind", ""))
+
+
+def session(words: str):
+    return command._session(words, lambda: None)
+
+
+def transcript(lesson: Lesson) -> str:
+    """All that is shown on the way through it."""
+    told = []
+    for task in lesson.tasks:
+        if task.kind == PREDICT:
+            told.append(shown.run(task.about["shown by"]).output)
+        elif task.kind == STEP:
+            walk = session(task.subject)
+            words = f"{task.about['by']} | {task.about.get('then', 'where')}".split(" | ")
+            told += [line for word in words for line in (word, *walk.say(word))]
+    return "\n".join(told)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
+@pytest.mark.parametrize(("lesson", "task"), [one for one in TASKS if one[1].kind == PREDICT], ids=named)
+def test_prediction_is_shown_by_a_machine(lesson: Lesson, task):
+    assert task.about["with"] in shown.run(task.about["shown by"]).output
+    assert len(task.choices) > 1 and task.answer
+
+
+@pytest.mark.parametrize(("lesson", "task"), [one for one in TASKS if one[1].kind == STEP], ids=named)
+def test_step_is_not_done_before_and_done_after(lesson: Lesson, task):
+    walk = session(task.subject)
+    for word in task.about["by"].split(" | "):
+        assert not met(walk, task.about["until"]), f"done too early, before {word}"
+        walk.say(word)
+    assert met(walk, task.about["until"])
+    assert task.hint and task.answer
+
+
+@pytest.mark.parametrize(("lesson", "task"), [one for one in TASKS if one[1].kind == FIX], ids=named)
+def test_hole_fails_with_the_message_and_solution_passes(lesson: Lesson, task, tmp_path: Path):
+    folder = lesson.path.parent
+    shutil.copy(folder / task.subject, tmp_path)
+    outcome = shown.run(task.about["check"])
+    assert outcome.status != 0 and task.about["fails"] in outcome.output
+    shutil.copy(folder / "solution" / task.subject, tmp_path)
+    outcome = shown.run(task.about["check"])
+    assert outcome.status == 0 and task.about["passes"] in outcome.output
+    assert task.hint and task.answer
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=named)
+def test_every_large_number_was_produced_by_a_machine(lesson: Lesson):
+    told = transcript(lesson)
+    text = "".join(part.text + part.answer for part in lesson.parts)
+    for number in _NUMBER.findall(text):
+        assert number in told, f"{lesson.name} tells of {number}, which no machine has shown"
+
+
+def test_wrong_number_in_a_text_is_noticed():
+    lesson = next(one for one in LESSONS if one.number == 7)
+    wrong = tuple(one._replace(answer=one.answer.replace("4,294,967,296", "4,294,967,297")) for one in lesson.parts)
+    assert wrong != lesson.parts
+    with pytest.raises(AssertionError, match="4,294,967,297"):
+        test_every_large_number_was_produced_by_a_machine(lesson._replace(parts=wrong))
+
+
+def walked(number: str, words: str, monkeypatch: pytest.MonkeyPatch, *more: str) -> int:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(words))
+    return main(["lesson", number, *more])
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=named)
+def test_a_student_comes_to_the_end(lesson: Lesson, monkeypatch, capsys):
+    words = []
+    for part in lesson.parts:
+        if part.kind == PREDICT:
+            words.append(part.subject)
+        elif part.kind == STEP:
+            words += part.about["by"].split(" | ")
+        elif part.kind == FIX:
+            place = Path(lesson.name)
+            place.mkdir(exist_ok=True)
+            shutil.copy(lesson.path.parent / "solution" / part.subject, place)
+            words.append("check")
+        else:
+            words.append("")
+    assert walked(str(lesson.number), "\n".join(words) + "\n", monkeypatch) == 0
+    out = capsys.readouterr().out
+    assert out.count("Done: that is it.") == len([one for one in lesson.tasks if one.kind in (STEP, FIX)])
+    assert f"This was lesson {lesson.number}, {lesson.title}." in out and "\\n" not in out
+    assert progress.load()[lesson.name] == -1
+    assert main(["lesson"]) == 0
+    assert re.search(rf"{lesson.number}  {lesson.title} .*done", capsys.readouterr().out)
+
+
+def test_place_is_kept_and_a_students_file_stays(monkeypatch, capsys):
+    assert walked("7", "\nquit\n", monkeypatch) == 0
+    Path("07-torn/reader32.c").write_text("mine\n", encoding="utf-8")
+    capsys.readouterr()
+    assert walked("7", "hint\nhelp\nnonsense\nquit\n", monkeypatch) == 0
+    out = capsys.readouterr().out
+    assert "**Do.**" in out and "`step 4` makes four steps" in out and "there is no word 'nonsense'" in out
+    assert Path("07-torn/reader32.c").read_text(encoding="utf-8") == "mine\n"
+    assert walked("7", "quit\n", monkeypatch, "--again") == 0
+    assert "## Two loads" in capsys.readouterr().out
+
+
+def test_damaged_progress_counts_as_none(monkeypatch, capsys):
+    progress.keep("07-torn", 2)
+    progress.path().write_text("{not json", encoding="utf-8")
+    assert progress.load() == {}
+    assert walked("7", "quit\n", monkeypatch) == 0
+
+
+def test_wrong_answer_is_told_the_right_one():
+    lesson = next(one for one in LESSONS if one.number == 7)
+    at = next(n for n, part in enumerate(lesson.parts) if part.kind == PREDICT)
+    guide = Guide(lesson, at, session, command._run)
+    assert guide.say("9") == ["answer 1 to 3, or `hint`, or `skip`"]
+    assert guide.say("1")[0].startswith("No, it is 3: No: an update may begin")
+    assert guide.solved == 0
+
+
+def test_text_is_the_source(capsys):
+    assert main(["lesson", "7", "--text"]) == 0
+    assert capsys.readouterr().out == LESSONS[-1].path.read_text(encoding="utf-8")
+
+
+def test_lesson_that_is_not_there(capsys):
+    assert main(["lesson", "99"]) == 2
+    assert "there is no lesson '99'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Torn\n", "begins with its number"),
+        ("# 1. A\n<!-- predict: 3; shown by: emu guests; with: x -->\n1. a\n2. b\n", "none of the 2"),
+        ("# 1. A\n<!-- step: hello; until: x shows y -->\n", "a step task has by, until"),
+    ],
+)
+def test_lesson_that_is_wrong_is_refused(text: str, said: str, tmp_path: Path):
+    (tmp_path / "README.md").write_text(text, encoding="utf-8")
+    with pytest.raises(HostError, match=said):
+        read(tmp_path)
