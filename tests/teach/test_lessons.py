@@ -31,7 +31,7 @@ def session(words: str):
 
 
 def transcript(lesson: Lesson) -> str:
-    """All that is shown on the way through it."""
+    """All that is shown on the way through it, with the hole and without it."""
     told = []
     for task in lesson.tasks:
         if task.kind == PREDICT:
@@ -40,6 +40,10 @@ def transcript(lesson: Lesson) -> str:
             walk = session(task.subject)
             words = f"{task.about['by']} | {task.about.get('then', 'where')}".split(" | ")
             told += [line for word in words for line in (word, *walk.say(word))]
+        elif task.kind == FIX:
+            for place in (lesson.path.parent, lesson.path.parent / "solution"):
+                shutil.copy(place / task.subject, task.subject)
+                told.append(shown.run(task.about["check"]).output)
     return "\n".join(told)
 
 
@@ -79,10 +83,10 @@ def test_hole_fails_with_the_message_and_solution_passes(lesson: Lesson, task, t
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=named)
 def test_every_large_number_was_produced_by_a_machine(lesson: Lesson):
-    told = transcript(lesson)
+    told = transcript(lesson).replace(",", "")  # a guest prints its numbers without
     text = "".join(part.text + part.answer for part in lesson.parts)
     for number in _NUMBER.findall(text):
-        assert number in told, f"{lesson.name} tells of {number}, which no machine has shown"
+        assert re.search(rf"(?<!\d){number.replace(',', '')}(?!\d)", told), f"{lesson.name} tells of {number}, which no machine has shown"
 
 
 def test_wrong_number_in_a_text_is_noticed():
@@ -152,7 +156,7 @@ def test_wrong_answer_is_told_the_right_one():
 
 def test_text_is_the_source(capsys):
     assert main(["lesson", "7", "--text"]) == 0
-    assert capsys.readouterr().out == LESSONS[-1].path.read_text(encoding="utf-8")
+    assert capsys.readouterr().out == read(LESSONS[0].path.parent.parent / "07-torn").path.read_text(encoding="utf-8")
 
 
 def test_lesson_that_is_not_there(capsys):
