@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import io
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -20,11 +21,13 @@ from emu.commands.interruption import interruption
 from emu.commands.opened import session_of
 from emu.faults import HostError
 from emu.teach import progress
-from emu.teach.guide import HELP, Guide, Ran
+from emu.teach.guide import HELP, Guide, Prose, Ran
 from emu.teach.lesson import FIX, Lesson, find
 from emu.view.session import Session
 
 _PROMPT = "lesson> "
+_WIDEST = 100
+_TITLE = re.compile(r"^#+ (.+)$", re.MULTILINE)  # rich would centre it in a box
 _EPILOG = """examples:
   emu lesson            the lessons, and how far you are
   emu lesson 7          go through one, or go on where you left it
@@ -67,11 +70,10 @@ def _map(lessons: list[Lesson]) -> list[str]:
 def _walk(lesson: Lesson, words: TextIO, at: int, check: Callable[[], None]) -> int:
     with contextlib.chdir(_workplace(lesson)):
         guide = Guide(lesson, at, lambda guest: _session(guest, check), _run)
-        print(f"# {lesson.number}. {lesson.title}\n\n({HELP})\n" if at == 0 else f"# {lesson.number}. {lesson.title}\n")
-        told = guide.begin()
-        interactive = words.isatty()
+        interactive = words.isatty() and sys.stdout.isatty()
+        told = [Prose(f"# {lesson.number}. {lesson.title}"), "", *([HELP, ""] if at == 0 else []), *guide.begin()]
         while True:
-            print("\n".join(_safe(one) for one in told), flush=True)
+            _print(told, formatted=interactive)
             progress.keep(lesson.name, -1 if guide.done else guide.at)
             if guide.over:
                 return 0
@@ -123,6 +125,20 @@ def _run(command: str) -> Ran:
             print(error.detail or "", " ".join(str(error).split()), sep="\n")
             status = 2
     return Ran(status, screen.getvalue())
+
+
+def _print(told: list[str], *, formatted: bool) -> None:
+    """The lines; the lesson's own text as it looks best in a terminal, where it is one."""
+    for one in told:
+        if isinstance(one, Prose) and formatted:
+            from rich.console import Console
+            from rich.markdown import Markdown
+
+            columns = min(shutil.get_terminal_size().columns, _WIDEST)
+            Console(width=columns, highlight=False).print(Markdown(_TITLE.sub("**\\1**", one)))
+        else:
+            print("\n".join(_safe(line) for line in one.splitlines() or [""]))
+    sys.stdout.flush()
 
 
 def _safe(line: str) -> str:

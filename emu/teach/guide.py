@@ -10,7 +10,13 @@ from emu.faults import HostError
 from emu.teach.lesson import FIX, PREDICT, STEP, Lesson, Part
 from emu.view.session import Session
 
-HELP = "Enter goes on; `hint` helps; `skip` leaves a task out; `again` shows it once more; `quit` ends (it is kept)"
+HELP = "Enter goes on. Also: hint, skip, again, quit (your place is kept), help."
+
+
+class Prose(str):
+    """Markdown of the lesson, which a terminal may show as it likes; all else that a guide says are lines."""
+
+    __slots__ = ()
 
 
 class Ran(NamedTuple):
@@ -64,9 +70,9 @@ class Guide:
         if task is None:
             return self._on()
         if word == "hint":
-            return task.hint.splitlines() or ["there is no hint for this one"]
+            return _prose(task.hint) or ["there is no hint for this one"]
         if word == "skip":
-            return [*task.answer.splitlines(), *self._on()]
+            return [*_prose(task.answer), *self._on()]
         return {PREDICT: self._predict, STEP: self._step, FIX: self._fix}[task.kind](task, word)
 
     def _predict(self, task: Part, word: str) -> list[str]:
@@ -75,7 +81,7 @@ class Guide:
         right = word == task.subject
         self.solved += right
         verdict = "Right." if right else f"No, it is {task.subject}: {task.choices[int(task.subject) - 1]}"
-        return [verdict, *task.answer.splitlines(), *self._on()]
+        return [verdict, *_prose(task.answer), *self._on()]
 
     def _step(self, task: Part, word: str) -> list[str]:
         if self._session is None:
@@ -84,7 +90,7 @@ class Guide:
         if not met(self._session, task.about["until"]):
             return told
         self.solved += 1
-        return [*told, "", "Done: that is it.", *task.answer.splitlines(), *self._on()]
+        return [*told, "", "Done: that is it.", *_prose(task.answer), *self._on()]
 
     def _fix(self, task: Part, word: str) -> list[str]:
         if word not in ("", "check"):
@@ -94,7 +100,7 @@ class Guide:
         if ran.status or task.about["passes"] not in ran.output:
             return [*lines, "", f"Not yet: change {task.subject} and press Enter, or ask for a `hint`."]
         self.solved += 1
-        return [*lines, "", "Done: that is it.", *task.answer.splitlines(), *self._on()]
+        return [*lines, "", "Done: that is it.", *_prose(task.answer), *self._on()]
 
     def _on(self) -> list[str]:
         self.at += 1
@@ -109,8 +115,12 @@ class Guide:
         if part.kind == STEP:
             self._session = self._session_of(part.subject)
             stepper = f"(the stepper, with {part.subject}; `help words` lists its words)"
-            return [*part.text.splitlines(), "", stepper, self._session.here()]
-        return part.text.splitlines()
+            return [*_prose(part.text), "", stepper, self._session.here()]
+        return _prose(part.text)
+
+
+def _prose(text: str) -> list[str]:
+    return [Prose(text.rstrip())] if text else []
 
 
 def met(session: Session, until: str) -> bool:
