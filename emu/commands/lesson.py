@@ -122,7 +122,7 @@ def _run(command: str) -> Ran:
         try:
             status: int = importlib.import_module(f"emu.commands.{name}").main(words)
         except HostError as error:
-            print(error.detail or "", " ".join(str(error).split()), sep="\n")
+            print(*filter(None, (error.detail, " ".join(str(error).split()))), sep="\n")
             status = 2
     return Ran(status, screen.getvalue())
 

@@ -318,12 +318,14 @@ def test_missing_document_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_p
         specification()
 
 
-def test_documents_of_the_specification_are_shipped_in_the_wheel():
+def test_documents_of_the_specification_and_all_lessons_are_shipped_in_the_wheel():
     import tomllib
     from pathlib import Path
 
     root = Path(__file__).parent.parent.parent
     wheel = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]
     shipped = {one for one in wheel["wheel"]["only-include"] if one.startswith("tutorials/")}
-    assert shipped == {f"tutorials/{name}" for name in DOCUMENTS}
+    lessons = {f"tutorials/{path.name}" for path in (root / "tutorials").iterdir() if path.is_dir()}
+    assert len(lessons) > 1
+    assert shipped == {f"tutorials/{name}" for name in DOCUMENTS} | lessons
     assert wheel["wheel"]["sources"]["tutorials"] == "emu/_data/tutorials"
