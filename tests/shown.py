@@ -132,7 +132,7 @@ def reference_guests() -> Iterator[None]:
     toolchain.build_guests(reference=True)
     by_name = data.guest_path
     with (
-        mock.patch.object(data, "guest_path", lambda name: by_name(name, reference=True)),
+        mock.patch.object(data, "guest_path", lambda name, **_: by_name(name, reference=True)),
         mock.patch.object(toolchain, "find_compiler", return_value=compiler),
     ):
         yield

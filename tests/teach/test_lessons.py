@@ -4,6 +4,7 @@ import io
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,16 @@ def transcript(lesson: Lesson) -> str:
                 shutil.copy(place / task.subject, task.subject)
                 told.append(shown.run(task.about["check"]).output)
     return "\n".join(told)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def reference() -> Iterator[None]:
+    """The numbers in lessons are those of the reference builds, as those of every document are."""
+    try:
+        with shown.reference_guests():
+            yield
+    except HostError as error:
+        pytest.skip(f"the reference guests cannot be built here: {error}")
 
 
 @pytest.fixture(autouse=True)

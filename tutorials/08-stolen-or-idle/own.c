@@ -11,7 +11,7 @@ int main(uint32_t cpu, uint32_t ncpus)
     const uint64_t stolen_before = steal_read(&steal_areas[cpu]).steal, begun = rdtsc();
 
     uint64_t left = ROUNDS;
-    __asm__ volatile("1: dec %0; jnz 1b" : "+r"(left));
+    __asm__ volatile("2: dec %0; jnz 2b" : "+r"(left));
 
     const uint64_t elapsed = rdtsc() - begun, stolen = steal_read(&steal_areas[cpu]).steal - stolen_before;
     const uint64_t own = elapsed;
