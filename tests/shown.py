@@ -16,6 +16,7 @@ the order of the document.
 """
 
 import contextlib
+import fcntl
 import functools
 import io
 import os
@@ -129,7 +130,11 @@ def part_of(output: str, part: str) -> str:
 def reference_guests() -> Iterator[None]:
     """Guests and compiler are the reference ones. Raises HostError where they cannot be built here."""
     compiler = reference_compiler()
-    toolchain.build_guests(reference=True)
+    folder = data.build_dir()
+    folder.mkdir(exist_ok=True)
+    with (folder / ".lock").open("w") as lock:  # tests run in two processes, and both may be the first
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        toolchain.build_guests(reference=True)
     by_name = data.guest_path
     with (
         mock.patch.object(data, "guest_path", lambda name, **_: by_name(name, reference=True)),
