@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 
-from emu.faults import HostError
+from emu.faults import HostError, escaped
 
 BAD_INPUT = 2
 OWN_FAULT = 70
@@ -119,8 +119,8 @@ def _tell(error: HostError, as_json: bool, status: int) -> int:
             told = {"error": error.message, "where": error.where, "remedy": error.remedy}
             print(json.dumps(told | ({"detail": error.detail} if error.detail else {})), flush=True)
         lines = [] if as_json else error.detail.expandtabs().splitlines()
-        for line in (*lines, "emu: " + " ".join(str(error).split())):
-            shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        for line in (*lines, "emu: " + error.sentence):
+            shown = escaped(line)
             print(shown, file=sys.stderr)
         sys.stderr.flush()
     except OSError:

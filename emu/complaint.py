@@ -10,7 +10,7 @@ import os
 import re
 from pathlib import Path
 
-from emu.faults import HostError
+from emu.faults import HostError, escaped
 
 MAX_LINES = 60
 _MAX_NAMES = 5
@@ -44,7 +44,7 @@ _WORD = re.compile(r"[\w./-]+")
 
 def printable(text: str) -> str:
     """`text` with every character that could give orders to a terminal escaped; line feeds and tabs stay."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    return escaped(text, keep="\n\t")
 
 
 def bounded(output: str) -> str:

@@ -63,3 +63,13 @@ class HostError(Exception):
     def __str__(self) -> str:
         text = f"{self.where}: {self.message}" if self.where else self.message
         return f"{text}; {self.remedy}" if self.remedy else text
+
+    @property
+    def sentence(self) -> str:
+        """All of it on one line, whatever line breaks a name in it has."""
+        return " ".join(str(self).split())
+
+
+def escaped(text: str, keep: str = "") -> str:
+    """The text with nothing in it that gives orders to a terminal; the characters in `keep` stay as they are."""
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)

@@ -19,7 +19,7 @@ from emu import data
 from emu.commands.flags import Parser
 from emu.commands.interruption import interruption
 from emu.commands.opened import session_of
-from emu.faults import HostError
+from emu.faults import HostError, escaped
 from emu.teach import progress
 from emu.teach.guide import HELP, Guide, Prose, Ran
 from emu.teach.lesson import FIX, Lesson, find
@@ -72,9 +72,13 @@ def _walk(lesson: Lesson, words: TextIO, at: int, check: Callable[[], None]) -> 
         guide = Guide(lesson, at, lambda guest: _session(guest, check), _run)
         interactive = words.isatty() and sys.stdout.isatty()
         told = [Prose(f"# {lesson.number}. {lesson.title}"), "", *([HELP, ""] if at == 0 else []), *guide.begin()]
+        kept = None
         while True:
             _print(told, formatted=interactive)
-            progress.keep(lesson.name, -1 if guide.done else guide.at)
+            place = -1 if guide.done else guide.at
+            if place != kept:
+                progress.keep(lesson.name, place)
+                kept = place
             if guide.over:
                 return 0
             if interactive:
@@ -88,7 +92,7 @@ def _walk(lesson: Lesson, words: TextIO, at: int, check: Callable[[], None]) -> 
             try:
                 told = guide.say(line)
             except HostError as error:
-                told = [" ".join(str(error).split())]
+                told = [error.sentence]
 
 
 def _workplace(lesson: Lesson) -> str:
@@ -125,7 +129,7 @@ def _run(command: str) -> Ran:
         try:
             status: int = importlib.import_module(f"emu.commands.{name}").main(words)
         except HostError as error:
-            print(*filter(None, (error.detail, " ".join(str(error).split()))), sep="\n")
+            print(*filter(None, (error.detail, error.sentence)), sep="\n")
             status = 2
     return Ran(status, screen.getvalue())
 
@@ -140,13 +144,8 @@ def _print(told: list[str], *, formatted: bool) -> None:
             columns = min(shutil.get_terminal_size().columns, _WIDEST)
             Console(width=columns, highlight=False).print(Markdown(_TITLE.sub("**\\1**", one)))
         else:
-            print("\n".join(_safe(line) for line in one.splitlines() or [""]))
+            print("\n".join(escaped(line) for line in one.splitlines() or [""]))
     sys.stdout.flush()
-
-
-def _safe(line: str) -> str:
-    """A line in which nothing gives orders to the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def _parser() -> Parser:

@@ -18,7 +18,6 @@ from emu.commands.progress import Progress, wanted
 from emu.commands.trace_file import trace_file
 from emu.faults import HostError
 from emu.history import where
-from emu.history.history import History
 from emu.history.recording import Recording, TraceHash, load_recording
 from emu.trace import Event
 from emu.view.timeline import Timeline
@@ -70,7 +69,7 @@ def _play(parsed: argparse.Namespace, recording: Recording, check: Callable[[], 
             if trace is not None:
                 trace(event)
 
-        history = _history(recording, parsed.file, console=printed, trace=heard, heartbeat=check)
+        history = recording.history(parsed.file, console=printed, trace=heard, heartbeat=check)
         outcome = recording.outcome
         try:
             while not history.ended and history.position < outcome.position:
@@ -98,7 +97,7 @@ def _play(parsed: argparse.Namespace, recording: Recording, check: Callable[[], 
 def _show(parsed: argparse.Namespace, recording: Recording, check: Callable[[], None]) -> int:
     """To a place in it, and what is to be seen there."""
     with trace_file(parsed.trace, [parsed.file]) as trace:
-        history = _history(recording, parsed.file, trace=trace, heartbeat=check)
+        history = recording.history(parsed.file, trace=trace, heartbeat=check)
         if parsed.start is not None and not where.travel(history, parsed.start):
             return _never(parsed, parsed.start)
         if parsed.to is None:
@@ -117,13 +116,6 @@ def _show(parsed: argparse.Namespace, recording: Recording, check: Callable[[], 
             print(line)
         print("\n".join(standing.render(history.machine, recording.lines)))
     return 0
-
-
-def _history(recording: Recording, path: str, **sinks: object) -> History:
-    try:
-        return History(recording.image(), recording.config, edits=recording.edits, **sinks)  # type: ignore[arg-type]
-    except HostError as error:
-        raise HostError(f"this recording cannot be played ({error.message})", path, error.remedy) from None
 
 
 def _never(parsed: argparse.Namespace, words: str) -> int:

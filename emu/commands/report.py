@@ -16,8 +16,6 @@ from emu.commands.progress import Ticker, wanted
 from emu.faults import HostError
 from emu.history import where
 from emu.report.film import MOST_FRAMES
-from emu.report.page import About, page
-from emu.report.picture import picture
 from emu.report.projector import Projector
 
 _STEPS = 3000
@@ -50,33 +48,31 @@ def main(arguments: list[str]) -> int:
             projector = Projector(run.history, ticker, check)
             with output_file(parsed.output, "-o", run.inputs) as file:
                 if parsed.svg:
-                    text = picture(projector.timeline, title=f"the run of {run.name}", alone=True)
+                    text = projector.picture(run.name, alone=True)
                 else:
                     text = _page(run, projector, parsed, steps, arguments)
+                content = text.encode("utf-8")
                 try:
-                    file.write(text.encode("utf-8"))
+                    file.write(content)
                 except OSError as error:
                     raise unwritable(error, parsed.output, "-o") from None
         finally:
             ticker.clear()
-    print(f"wrote {parsed.output} ({len(text.encode('utf-8')) / 1000:,.0f} kB)")
+    print(f"wrote {parsed.output} ({len(content) / 1000:,.0f} kB)")
     return 0
 
 
 def _page(run: Opened, projector: Projector, parsed: argparse.Namespace, steps: int, words: list[str]) -> str:
-    first, last, cursor = projector.stretch(steps, parsed.first, parsed.to, parsed.around, run.cursor)
-    film = projector.film(run.lines, first, last)
+    stretch = projector.stretch(steps, parsed.first, parsed.to, parsed.around, run.cursor)
     name = os.path.basename(run.name) if run.name.endswith(".emurec") else run.name
     shown = [os.path.basename(word) if os.sep in word and os.path.exists(word) else word for word in words]
-    command = shlex.join(["emu", "report", *shown])
-    about = About(name, command, projector.result, projector.end, cursor, run.story)
-    return page(about, picture(projector.timeline, title=f"the run of {name}", alone=False), film.data())
+    return projector.page(name, shlex.join(["emu", "report", *shown]), run.lines, stretch, run.story)
 
 
 def _number(text: str | None) -> int:
     if text is None:
         return _STEPS
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MOST_FRAMES):
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= MOST_FRAMES):
         raise HostError(f"{text!r} is no number of steps", "--steps", f"from 1 to {MOST_FRAMES:,} can be shown")
     return int(text)
 

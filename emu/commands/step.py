@@ -12,7 +12,7 @@ from typing import TextIO
 from emu.commands.flags import Once, Parser, add_options
 from emu.commands.interruption import interruption
 from emu.commands.opened import session_of
-from emu.faults import HostError
+from emu.faults import HostError, escaped
 from emu.view.session import WORDS, Session
 
 _PROMPT = "> "
@@ -76,14 +76,9 @@ def _talk(session: Session, words: TextIO, *, interactive: bool) -> int:
         except HostError as error:
             if not interactive:
                 raise
-            told = [" ".join(str(error).split())]
-        print("\n".join(_safe(one) for one in told), flush=True)
+            told = [error.sentence]
+        print("\n".join(escaped(one) for one in told), flush=True)
     return 0
-
-
-def _safe(line: str) -> str:
-    """A line in which nothing gives orders to the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def _parser() -> Parser:

@@ -73,7 +73,7 @@ class Stub:
                 try:
                     return answer(*found.groups())
                 except HostError as error:
-                    return "E.emu: " + " ".join(str(error).split())
+                    return "E.emu: " + error.sentence
                 except (ValueError, IndexError, KeyError, OverflowError, binascii.Error):
                     return "E01"
         return ""  # "not supported"
@@ -298,7 +298,7 @@ class Stub:
         try:
             lines = self._session.say(shown) if shown.strip() else self._session.say("help")
         except HostError as error:
-            lines = [" ".join(str(error).split())]
+            lines = [error.sentence]
         self._session.over = False
         return ("\n".join(lines) + "\n").encode("utf-8").hex()
 

@@ -22,6 +22,7 @@ from emu.faults import HostError
 from emu.guest import MAX_FILE, image_of
 from emu.history import edits as edits_
 from emu.history.edits import Edit
+from emu.history.history import History
 from emu.scenario import Config
 from emu.trace import Event, to_json
 
@@ -59,6 +60,13 @@ class Recording(NamedTuple):
     def image(self) -> Image:
         """The program. Raises HostError where it is none."""
         return image_of(self.source, self.guest, self.config.mode)
+
+    def history(self, where: str, **sinks: Any) -> History:
+        """The recorded run, with the sinks that History takes. Raises HostError, naming `where`, if it cannot."""
+        try:
+            return History(self.image(), self.config, edits=self.edits, **sinks)
+        except HostError as error:
+            raise HostError(f"this recording cannot be played ({error.message})", where, error.remedy) from None
 
 
 class TraceHash:

@@ -6,14 +6,12 @@ to any of them. Numbers of 64 bits are text in it, as a reader in JavaScript wou
 In Linux: nothing like it; the tutor programs that step through small programs in a browser are the example.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from emu import abi
 from emu.code.disassembly import LONGEST, disassemble
 from emu.code.places import places
 from emu.code.symbols import Symbols
-from emu.devices.steal_time import decode
 from emu.explain.events import sentence
 from emu.explain.step import Step, bits_of, take
 from emu.history import edits
@@ -21,7 +19,7 @@ from emu.history.history import History
 from emu.machine import Machine
 from emu.state import GENERAL
 from emu.trace import Console, Event, ExitEvent, Store, Switch, Trap, Wake
-from emu.view.standing import text_of
+from emu.view.standing import Lines, area_in, text_of
 
 MOST_FRAMES = 20_000
 REGISTERS = (*GENERAL, "rip", "rflags")
@@ -35,8 +33,6 @@ _MSRS = {
     abi.MSR_KVM_ASYNC_PF_EN: "MSR_KVM_ASYNC_PF_EN",
     abi.MSR_KVM_PV_EOI_EN: "MSR_KVM_PV_EOI_EN",
 }
-
-Lines = Mapping[str, Mapping[int, str]]
 
 
 class Film:
@@ -123,10 +119,9 @@ class Film:
     def _look(self, machine: Machine, number: int) -> None:
         for package in machine.packages:
             area = None
-            steal = package.steal
-            if steal is not None and steal.enabled and machine.ram.holds(steal.area_gpa, abi.KVM_STEAL_TIME_SIZE):
-                read = decode(machine.ram.read(steal.area_gpa, abi.KVM_STEAL_TIME_SIZE))
-                area = [f"{steal.area_gpa:x}", str(read.steal), read.version, read.flags, read.preempted]
+            if package.steal is not None and (read := area_in(machine, package)) is not None:
+                gpa = f"{package.steal.area_gpa:x}"
+                area = [gpa, str(read.steal), read.version, read.flags, read.preempted]
             if self._new(("area", package.number), area):
                 self._sparse["area"].append([number, package.number, area])
             devices = (package.steal, package.clock, package.async_pf, package.pv_eoi)
@@ -159,16 +154,14 @@ class Film:
             found = disassemble(code, begin, bits, size if whole else 1)
             if all(one.address != address for one in found):  # a jump into the middle of an instruction
                 found = disassemble(code[address - begin :] or b"\0", address, bits, 1)
-            for one, place in zip(found, self._placed([one.address for one in found]), strict=True):
+            where = places(self._history.machine.image.source, [one.address for one in found])
+            for one, place in zip(found, where, strict=True):
                 if one.address not in self._code:
                     name = place.symbol.partition("+")[0]
                     line = place.line.rpartition("/")[2]
                     self._code[one.address] = len(self._table)
                     self._table.append([f"{one.address:x}", one.text, name, line, text_of(place.line, self._lines)])
         return self._code[address]
-
-    def _placed(self, addresses: list[int]) -> list[Any]:
-        return places(self._history.machine.image.source, addresses)
 
 
 def _kind(step: Step) -> int:

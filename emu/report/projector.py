@@ -1,14 +1,17 @@
 """The whole run once, for its picture and its result; then any stretch of it as a film."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from emu.faults import HostError
 from emu.history import where
 from emu.history.history import History
 from emu.recorder import Sink
-from emu.report.film import Film, Lines
+from emu.report.film import Film
+from emu.report.page import About, page
+from emu.report.picture import picture
 from emu.trace import Event
+from emu.view.standing import Lines
 from emu.view.timeline import Timeline
 
 _STRETCH = 1 << 20
@@ -24,7 +27,7 @@ class _Makes(Protocol):
 class Projector:
     """Plays the run that `history` makes, to its end. `tell` shows a line of progress, `check` may end it all.
 
-    `timeline` and `result` are those of the whole run, `end` is its last position.
+    `timeline` and `result` are those of the whole run, `end` is its last position, `source` its program's file.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Projector:
         timeline.finish(self.result.virtual_ns)
         self.timeline = timeline
         self.end = whole.position
+        self.source = whole.machine.image.source
 
     def stretch(
         self, steps: int, start: str | None, to: str | None, around: str | None, cursor: int = 0
@@ -63,10 +67,10 @@ class Projector:
         Around `cursor`, where nothing else is said, and the run is longer than that. Raises HostError for words that
         name nothing, or nothing that comes to pass.
         """
-        history = self._history(heartbeat=self._check)
         if around is not None:
-            cursor = _gone(history, around)
+            cursor = _gone(self._history(heartbeat=self._check), around)
         if start is not None or to is not None:
+            history = self._history(heartbeat=self._check)
             first = cursor = 0 if start is None else _gone(history, start)
             last = first + steps
             if to is not None:
@@ -97,6 +101,18 @@ class Projector:
             if film.count % _FRAMES_A_TIME == 0:
                 self._tell(lambda: f"step {film.count:,} of {last - first:,}")
         return film
+
+    def picture(self, name: str, *, alone: bool) -> str:
+        """The whole run, called `name`, as one SVG element."""
+        return picture(self.timeline, title=f"the run of {name}", alone=alone)
+
+    def page(
+        self, name: str, command: str, lines: Lines, stretch: tuple[int, int, int], story: Sequence[str] = ()
+    ) -> str:
+        """The run as a page; `stretch` is what that method returned, `command` what makes the same page."""
+        first, last, cursor = stretch
+        about = About(name, command, self.result, self.end, cursor, story)
+        return page(about, self.picture(name, alone=False), self.film(lines, first, last).data())
 
 
 def _gone(history: History, words: str) -> int:

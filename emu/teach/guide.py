@@ -84,8 +84,7 @@ class Guide:
         return [verdict, *_prose(task.answer), *self._on()]
 
     def _step(self, task: Part, word: str) -> list[str]:
-        if self._session is None:
-            self._session = self._session_of(task.subject)
+        assert self._session is not None  # made when the task was shown
         told = self._session.say("help" if word == "help words" else word)
         if not met(self._session, task.about["until"]):
             return told

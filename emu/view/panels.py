@@ -21,7 +21,7 @@ _FUNCTION_MAX = 1 << 14
 def title(session: Session, name: str) -> str:
     """One line: the run, the position, the time."""
     machine = session.machine
-    state = f"over: {machine.reason}" if session.history.ended else f"vcpu{acting(machine)}"
+    state = f"over: {machine.reason}" if session.history.ended else f"vcpu{standing.acting(machine)}"
     edits = f", {len(session.history.edits)} edits" if session.history.edits else ""
     return f"emu step {name}   position {session.history.position:,}   {machine.now_ns:,} ns   {state}{edits}"
 
@@ -29,7 +29,7 @@ def title(session: Session, name: str) -> str:
 def code(session: Session, width: int, height: int) -> list[str]:
     """Source lines and instructions around the one that comes next."""
     machine = session.machine
-    vcpu = machine.packages[acting(machine)].vcpu
+    vcpu = machine.packages[standing.acting(machine)].vcpu
     at, bits = vcpu.pc(), bits_of(vcpu.state())
     symbol = session.symbols.at(at)
     before: list[Line] = []
@@ -57,7 +57,7 @@ def code(session: Session, width: int, height: int) -> list[str]:
 def registers(machine: Machine, before: dict[str, int], width: int) -> list[str]:
     """The registers that are not 0, and flags; what differs from `before` is marked."""
     now = values(machine)
-    narrow = bits_of(machine.packages[acting(machine)].vcpu.state()) < 64
+    narrow = bits_of(machine.packages[standing.acting(machine)].vcpu.state()) < 64
     cells = []
     for name, value in now.items():
         if name == "rflags" or (narrow and name[1:].isdecimal()):
@@ -79,7 +79,7 @@ def registers(machine: Machine, before: dict[str, int], width: int) -> list[str]
 
 def values(machine: Machine) -> dict[str, int]:
     """The registers of the vCPU whose turn it is, by name."""
-    state = machine.packages[acting(machine)].vcpu.state()
+    state = machine.packages[standing.acting(machine)].vcpu.state()
     return {**dict(zip(GENERAL, state.general, strict=True)), "rip": state.rip, "rflags": state.rflags}
 
 
@@ -92,19 +92,19 @@ def area(machine: Machine, width: int) -> list[str]:
             rows.append(f"vcpu{package.number}: steal time is not offered")
             continue
         rows.append(f"vcpu{package.number} MSR {abi.MSR_KVM_STEAL_TIME:x} = {steal.msr_value:x}")
-        if not steal.enabled or not machine.ram.holds(steal.area_gpa, abi.KVM_STEAL_TIME_SIZE):
+        found = standing.area_in(machine, package)
+        if found is None:
             rows.append("  not enabled: the host writes nothing")
             continue
-        steal_ns = machine.ram.load(steal.area_gpa + abi.KVM_STEAL_TIME_STEAL, 8)
-        version = machine.ram.load(steal.area_gpa + abi.KVM_STEAL_TIME_VERSION, 4)
-        rows.append(f"  steal {steal_ns:,} ns")
-        rows.append(f"  version {version}: {'ODD, the host is writing' if version & 1 else 'even, at rest'}")
+        rows.append(f"  steal {found.steal:,} ns")
+        state = "ODD, the host is writing" if found.version & 1 else "even, at rest"
+        rows.append(f"  version {found.version}: {state}")
     return [row[:width] for row in rows]
 
 
 def msrs(machine: Machine, width: int) -> list[str]:
     """KVM's MSRs of the vCPU whose turn it is; those that are 0 come last, by name alone."""
-    number = acting(machine)
+    number = standing.acting(machine)
     found = standing.paravirtual(machine.packages[number])
     names = [(name.partition(" ")[0].removeprefix("MSR_KVM_"), value) for name, value in found]
     rows = [f"vcpu{number}: MSRs of KVM", *(f"  {name:<20} {value:x}" for name, value in names if value)]
@@ -134,8 +134,3 @@ def timeline(courses: Courses, now_ns: int, column_ns: int, width: int) -> list[
     cursor = min((now_ns - first) // column_ns, columns - 1)
     rows.append(f"{'':<{label}} {' ' * cursor}↑ one column {column_ns:,} ns"[:width])
     return rows
-
-
-def acting(machine: Machine) -> int:
-    """The vCPU whose turn it is."""
-    return 0 if machine.acting is None else machine.acting.number

@@ -13,7 +13,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Input, Static
 
-from emu.faults import HostError
+from emu.faults import HostError, escaped
 from emu.view import panels
 from emu.view.courses import Courses
 from emu.view.session import Session
@@ -106,7 +106,7 @@ class Stepper(App[None]):
         try:
             told = self.session.say(words)
         except HostError as error:
-            told = [" ".join(str(error).split())]
+            told = [error.sentence]
         if self.session.over:
             self.exit()
             return
@@ -183,7 +183,7 @@ class Stepper(App[None]):
             try:
                 at = self.session.memory_at(self._memory)
             except HostError as error:
-                return [" ".join(str(error).split())[:_SIDE]]
+                return [error.sentence[:_SIDE]]
             head = f"memory at {self._memory or 'the area, or the stack'}"
             return [head[:_SIDE], *panels.memory(machine, at, height - 1)]
         return [*panels.area(machine, _SIDE), *panels.host(self.session, _SIDE)]
@@ -192,13 +192,8 @@ class Stepper(App[None]):
         text = Text(no_wrap=True, overflow="crop")
         for number, line in enumerate(lines):
             marked = line.startswith(panels.CURRENT) or " ODD" in line or panels.CHANGED in line[:1]
-            text.append(("\n" if number else "") + _safe(line), style="bold" if marked else "")
+            text.append(("\n" if number else "") + escaped(line), style="bold" if marked else "")
         self.query_one(f"#{panel}", Static).update(text)
 
     def _whole_run(self) -> int:
         return max(1, -(-self._courses.end_ns // 70))
-
-
-def _safe(line: str) -> str:
-    """A line in which nothing gives orders to the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

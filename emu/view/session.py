@@ -5,7 +5,7 @@ or a whole screen) gives it words and prints its lines; it knows nothing of term
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from emu import abi
@@ -25,7 +25,7 @@ from emu.scenario import did_you_mean
 from emu.state import GENERAL
 from emu.view import standing
 
-Lines = Mapping[str, Mapping[int, str]]
+Lines = standing.Lines
 MOST_STEPS = 200  # told one by one
 _SOURCE_WIDTH = 48
 _DELTA_NS = 1_000_000
@@ -346,8 +346,7 @@ class Session:
         return [f"{what} does not come to pass any more", self.here()]
 
     def _vcpu(self) -> int:
-        acting = self.machine.acting
-        return 0 if acting is None else acting.number
+        return standing.acting(self.machine)
 
     def _vcpus(self) -> range:
         return range(self.machine.config.vcpus)

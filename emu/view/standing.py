@@ -10,7 +10,7 @@ from typing import Any
 from emu import abi
 from emu.code.disassembly import LONGEST, disassemble
 from emu.code.places import places
-from emu.devices.steal_time import decode
+from emu.devices.steal_time import Area, decode
 from emu.diagnosis.words import msr as named
 from emu.faults import GuestFault
 from emu.machine import Machine
@@ -59,6 +59,19 @@ def area_of(machine: Machine, number: int) -> str:
     return _area(_vcpu(machine, number))
 
 
+def acting(machine: Machine) -> int:
+    """The vCPU whose turn it is."""
+    return 0 if machine.acting is None else machine.acting.number
+
+
+def area_in(machine: Machine, package: Package) -> Area | None:
+    """What stands in a vCPU's steal-time area, or None where none is registered in RAM."""
+    steal = package.steal
+    if steal is None or not steal.enabled or not machine.ram.holds(steal.area_gpa, abi.KVM_STEAL_TIME_SIZE):
+        return None
+    return decode(machine.ram.read(steal.area_gpa, abi.KVM_STEAL_TIME_SIZE))
+
+
 def paravirtual(package: Package) -> list[tuple[str, int]]:
     """The MSRs of KVM that this vCPU has: name and value of each, in the order of their numbers."""
     found = []
@@ -71,8 +84,7 @@ def paravirtual(package: Package) -> list[tuple[str, int]]:
 
 def dump(machine: Machine, address: int, size: int) -> list[str]:
     """`size` bytes from a linear address on, 8 to a line, as far as there is memory."""
-    number = 0 if machine.acting is None else machine.acting.number
-    data = machine.packages[number].vcpu.read_linear(address, size)
+    data = machine.packages[acting(machine)].vcpu.read_linear(address, size)
     rows = [data[at : at + 8] for at in range(0, len(data), 8)]
     found = [f"{address + 8 * at:8x}  {row.hex(' ')}" for at, row in enumerate(rows)]
     return found if len(data) == size else [*found, f"{address + len(data):8x}  no memory"]
@@ -88,10 +100,8 @@ def _vcpu(machine: Machine, number: int) -> dict[str, Any]:
     bits = 64 if code & ATTRIBUTE_LONG else 32 if code & ATTRIBUTE_BIG else 16
     ahead = disassemble(vcpu.read_linear(at, LONGEST * _AHEAD), at, bits, _AHEAD)
     steal = package.steal
-    area = None
-    if steal is not None and steal.enabled and machine.ram.holds(steal.area_gpa, abi.KVM_STEAL_TIME_SIZE):
-        read = decode(machine.ram.read(steal.area_gpa, abi.KVM_STEAL_TIME_SIZE))
-        area = {"gpa": steal.area_gpa, **read._asdict()}
+    read = area_in(machine, package)
+    area = None if steal is None or read is None else {"gpa": steal.area_gpa, **read._asdict()}
     doing = "is about to execute"
     if package.exit is not None:
         doing = f"has left guest mode ({type(package.exit).__name__}) at"
