@@ -1,12 +1,9 @@
 """A search that was interrupted, as a file: the layers that are complete, so that it can go on with the next one.
 
-A line that names the format, then compressed JSON, as a recording is: opening one executes and unpickles nothing. The
-states themselves are not in it, only the ways to them, which are gone again.
+A packed file, as a recording is. The states themselves are not in it, only the ways to them, which are gone again.
 """
 
 import hashlib
-import json
-import zlib
 from typing import Any
 
 from emu.explore.instance import Instance
@@ -15,10 +12,9 @@ from emu.explore.runner import Runner
 from emu.explore.search import Search
 from emu.faults import HostError
 from emu.history.edits import Edit, from_json, to_json
+from emu.history.packed import Format
 
-FORMAT = 1
-_HEAD = b"emuexplore %d\n"
-_MOST = 1 << 30  # bytes of JSON
+FORMAT = Format("emuexplore", 2, 1 << 30)
 
 
 def to_bytes(search: Search) -> bytes:
@@ -29,17 +25,15 @@ def to_bytes(search: Search) -> bytes:
         "layers": search.layers,
         "nodes": [_told(node) for node in search.nodes.values()],
     }
-    return _HEAD % FORMAT + zlib.compress(json.dumps(data, separators=(",", ":")).encode("ascii"))
+    return FORMAT.to_bytes(data)
 
 
 def take_up(search: Search, content: bytes, where: str) -> None:
     """Bring a new search to where a saved one was. Raises HostError where the file is none, or of another search."""
-    head = _HEAD % FORMAT
-    if not content.startswith(head):
+    if FORMAT.version_of(content) != FORMAT.version:
         raise HostError("this is no search that was saved", where, "name another file with --resume")
     try:
-        unpack = zlib.decompressobj()
-        data = json.loads(unpack.decompress(content[len(head) :], _MOST))
+        data = FORMAT.from_bytes(content)
         if data["instance"] != identity(search.instance):
             raise HostError("another search is saved there", where, "give the same guest and options, or another file")
         nodes = {node.key: node for node in map(_node, data["nodes"])}
@@ -48,7 +42,7 @@ def take_up(search: Search, content: bytes, where: str) -> None:
         runner = Runner(search.instance, time=time_matters)
         for node in frontier:
             _go_again(runner, node, nodes)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, zlib.error, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise HostError("the saved search is damaged", where, "delete it, and begin again") from None
     search.resume(nodes, layers, frontier, time_matters=time_matters)
 

@@ -1,6 +1,6 @@
 """Recordings (`.emurec`): all that a run was determined by, in one file that replays it anywhere.
 
-A line that names the format and its version, then compressed JSON: the guest's image, the configuration, the edits,
+One of our packed files: the guest's image, the configuration, the edits,
 the lines of source that the program was made of, and what the run came to, so that a replay can tell whether it was
 the same run. Opening one executes nothing and unpickles nothing; sizes are bounded before anything is believed.
 
@@ -10,8 +10,6 @@ In Linux: perf.data carries the build-ids of what was run; rr's traces carry the
 import base64
 import binascii
 import hashlib
-import json
-import zlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -23,12 +21,11 @@ from emu.guest import MAX_FILE, image_of
 from emu.history import edits as edits_
 from emu.history.edits import Edit
 from emu.history.history import History
+from emu.history.packed import Format
 from emu.scenario import Config
 from emu.trace import Event, to_json
 
-FORMAT = 1
-_HEAD = b"emurec %d\n"
-_MAX_UNPACKED = 2 * MAX_FILE
+FORMAT = Format("emurec", 2, 2 * MAX_FILE)
 MAX_EDITS = 100_000
 
 
@@ -96,8 +93,7 @@ def to_bytes(recording: Recording) -> bytes:
         "cursor": recording.cursor,
         "story": recording.story,
     }
-    text = json.dumps(data, separators=(",", ":"), sort_keys=True)
-    return _HEAD % FORMAT + zlib.compress(text.encode("ascii"), 9)
+    return FORMAT.to_bytes(data)
 
 
 def load_recording(path: str) -> Recording:
@@ -115,31 +111,21 @@ def load_recording(path: str) -> Recording:
 
 def from_bytes(content: bytes, where: str) -> Recording:
     """Read a file's content back. Raises HostError, which names `where`, for whatever is no recording of ours."""
-    head, newline, _ = content[:32].partition(b"\n")
-    words = head.split(b" ")
-    if not newline or len(words) != 2 or words[0] != b"emurec" or not words[1].isdigit():
+    version = FORMAT.version_of(content)
+    if version is None:
         raise HostError("this is not a recording", where, "name a file that `emu run --record` wrote")
-    if int(words[1]) != FORMAT:
-        raise HostError(f"this recording has format {int(words[1])}, and this emu reads {FORMAT}", where)
+    if version != FORMAT.version:
+        raise HostError(f"this recording has format {version}, and this emu reads {FORMAT.version}", where)
     try:
-        data = json.loads(_unpacked(content[len(head) + 1 :]))
-        return _recording(data)
+        return _recording(FORMAT.from_bytes(content))
     except HostError as error:
         raise HostError(f"this recording is damaged ({error.message})", where, _DAMAGED) from None
-    except (ValueError, KeyError, TypeError, AttributeError, zlib.error, binascii.Error, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error, RecursionError) as error:
         reason = str(error) if type(error) is ValueError else "it cannot be unpacked"
         raise HostError(f"this recording is damaged ({reason:.80})", where, _DAMAGED) from None
 
 
 _DAMAGED = "record the run again"
-
-
-def _unpacked(body: bytes) -> bytes:
-    unpack = zlib.decompressobj()
-    data = unpack.decompress(body, _MAX_UNPACKED)
-    if not unpack.eof or unpack.unused_data or unpack.unconsumed_tail:
-        raise ValueError("it is cut off, or too large")
-    return data
 
 
 def _recording(data: Any) -> Recording:

@@ -11,7 +11,7 @@ from emu.faults import HostError
 from emu.guest import load_guest
 from emu.history.edits import Edit, Preempt, SetMemory, SetMsr, SetRegister, from_json, to_json
 from emu.history.history import History
-from emu.history.recording import Outcome, Recording, TraceHash, from_bytes, to_bytes
+from emu.history.recording import FORMAT, Outcome, Recording, TraceHash, from_bytes, to_bytes
 from emu.scenario import Config
 
 CONFIG = Config(vcpus=2, tasks=("busy",), policy="script", script=("a.txt", "0 vcpu0 10us\nloop\n"), store_gap=(1, 2))
@@ -61,8 +61,13 @@ def test_a_damaged_file_is_one_sentence(data: st.DataObject) -> None:
     assert "damaged.emurec" in str(told.value) and "\n" not in str(told.value)
 
 
-def packed(data: object, head: bytes = b"emurec 1\n") -> bytes:
-    return head + zlib.compress(json.dumps(data).encode())
+def sealed(body: bytes) -> bytes:
+    """A recording whose checksum is right, whatever its content."""
+    return b"emurec 2 %08x\n" % zlib.crc32(body) + body
+
+
+def packed(data: object) -> bytes:
+    return sealed(zlib.compress(json.dumps(data).encode()))
 
 
 def unpacked() -> dict[str, object]:
@@ -101,11 +106,15 @@ def test_a_part_that_is_none_is_one_sentence(part: str, value: object) -> None:
     [
         (b"", "not a recording"),
         (b"\x7fELF", "not a recording"),
-        (b"emurec 2\nx", "format 2"),
-        (b"emurec 1\n", "damaged"),
-        (b"emurec 1\n" + zlib.compress(b"[" * 100_000), "damaged"),
+        (b"emurec 1\nx", "format 1, and this emu reads 2"),
+        (b"emurec 3 00000000\nx", "format 3"),
+        (b"emurec 2\n", "checksum"),
+        (sealed(b""), "cut off"),
+        (sealed(b"not deflated"), "cannot be unpacked"),
+        (sealed(zlib.compress(b"[" * 100_000)), "damaged"),
         (packed([]), "damaged"),
-        (packed({}) + b"more", "damaged"),
+        (packed({}) + b"more", "checksum"),
+        (sealed(zlib.compress(b"{}") + b"more"), "cut off"),
     ],
 )
 def test_foreign_files_are_one_sentence(content: bytes, says: str) -> None:
@@ -114,9 +123,17 @@ def test_foreign_files_are_one_sentence(content: bytes, says: str) -> None:
 
 
 def test_a_bomb_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emu.history.recording._MAX_UNPACKED", 1 << 20)
+    monkeypatch.setattr("emu.history.recording.FORMAT", FORMAT._replace(most=1 << 20))
     with pytest.raises(HostError, match="too large"):
-        from_bytes(b"emurec 1\n" + zlib.compress(bytes(1 << 24)), "x")
+        from_bytes(sealed(zlib.compress(bytes(1 << 24))), "x")
+
+
+def test_another_way_to_pack_the_same_content_is_told() -> None:
+    _, _, body = to_bytes(recording()).partition(b"\n")
+    other = zlib.compress(zlib.decompress(body), 1)
+    with pytest.raises(HostError, match="checksum"):
+        from_bytes(to_bytes(recording()).replace(body, other), "x")
+    assert from_bytes(sealed(other), "x") == recording()
 
 
 @pytest.mark.parametrize("edit", EDITS)
