@@ -4,55 +4,14 @@
 // The vCPU sleeps with HLT until the timer wakes it, again and again. While it sleeps it wants no CPU, and the host
 // counts that as idle. From the wake-up to its next turn it wants one, and that is steal.
 
-#include "apic.h"
 #include "steal.h"
-#include "trap.h"
+#include "timer.h"
 
-#define TIMER_VECTOR 0x40
 #define WAKEUPS 5
 
 // Of the time-stamp counter: 1.93 ms at 1 GHz. No multiple of the host's usual quantum: the vCPU wakes up in the middle
 // of a competitor's turn, and has to wait for its end.
 #define SLEEP_TICKS 1930000
-
-static volatile uint32_t woken[MAX_VCPUS];
-
-struct interrupt_frame;
-
-__attribute__((interrupt)) static void timer(struct interrupt_frame *frame)
-{
-    (void)frame;
-    woken[rdmsr(APIC_ID)]++;
-    apic_eoi();
-}
-
-static bool timer_offered(uint32_t cpu)
-{
-    const uint32_t needed = CPUID_1_ECX_X2APIC | CPUID_1_ECX_TSC_DEADLINE;
-    if ((cpuid(1).ecx & needed) == needed)
-        return true;
-    if (cpu == 0)
-        put_text("this machine offers no x2APIC with a TSC deadline timer (CPUID leaf 1, ECX bits 21 and 24)\n");
-    return false;
-}
-
-static void timer_init(void)
-{
-    trap_set(TIMER_VECTOR, (void (*)(void))timer);
-    trap_init();
-    x2apic_on();
-    wrmsr(APIC_LVTT, APIC_LVT_TIMER_TSCDEADLINE | TIMER_VECTOR);
-}
-
-static void sleep(uint32_t cpu)
-{
-    const uint32_t before = woken[cpu];
-    wrmsr(MSR_IA32_TSC_DEADLINE, rdtsc() + SLEEP_TICKS);
-    while (woken[cpu] == before) { // interrupts are off while this looks: the timer cannot slip by
-        sti_hlt();
-        cli();
-    }
-}
 
 int main(uint32_t cpu, uint32_t ncpus)
 {
@@ -65,7 +24,7 @@ int main(uint32_t cpu, uint32_t ncpus)
     struct steal_reading before = steal_read(&steal_areas[cpu]);
     for (int i = 1; i <= WAKEUPS; i++) {
         const uint64_t start = rdtsc();
-        sleep(cpu);
+        sleep(cpu, SLEEP_TICKS);
         const uint64_t away = rdtsc() - start;
         const struct steal_reading now = steal_read(&steal_areas[cpu]);
         line_begin(cpu);

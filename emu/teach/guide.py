@@ -81,7 +81,7 @@ class Guide:
         right = word == task.subject
         self.solved += right
         verdict = "Right." if right else f"No, it is {task.subject}: {task.choices[int(task.subject) - 1]}"
-        return [verdict, *_prose(task.answer), *self._on()]
+        return [verdict, f"See it: {task.about['shown by']}", "", *_prose(task.answer), *self._on()]
 
     def _step(self, task: Part, word: str) -> list[str]:
         assert self._session is not None  # made when the task was shown

@@ -99,6 +99,8 @@ def area(machine: Machine, width: int) -> list[str]:
         rows.append(f"  steal {found.steal:,} ns")
         state = "ODD, the host is writing" if found.version & 1 else "even, at rest"
         rows.append(f"  version {found.version}: {state}")
+        if found.preempted & abi.KVM_VCPU_PREEMPTED:
+            rows.append("  preempted")
     return [row[:width] for row in rows]
 
 

@@ -139,4 +139,5 @@ def _area(of: dict[str, Any]) -> str:
     if area is None:
         return "no steal-time area is registered"
     state = "an update is under way" if area["version"] % 2 else "at rest"
-    return f"area at {area['gpa']:#x}: steal {area['steal']:,} ns, version {area['version']} ({state})"
+    off = "; preempted" if area["preempted"] & abi.KVM_VCPU_PREEMPTED else ""
+    return f"area at {area['gpa']:#x}: steal {area['steal']:,} ns, version {area['version']} ({state}{off})"

@@ -20,7 +20,7 @@ from tests import shown
 
 LESSONS = find(data.lesson_dirs())
 TASKS = [(lesson, task) for lesson in LESSONS for task in lesson.tasks]
-_NUMBER = re.compile(r"(?<![\w.])\d{1,3}(?:,\d{3})+|(?<![\w.,])\d{4,}")
+_NUMBER = re.compile(r"(?<![\w.-])\d{1,3}(?:,\d{3})+|(?<![\w.,-])\d{4,}")
 
 
 def named(one: object) -> str:
