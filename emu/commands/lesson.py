@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TextIO
 
 from emu import data
+from emu.commands import step
 from emu.commands.flags import Parser
 from emu.commands.interruption import interruption
 from emu.commands.opened import session_of
@@ -69,8 +70,14 @@ def _map(lessons: list[Lesson]) -> list[str]:
 
 def _walk(lesson: Lesson, words: TextIO, at: int, check: Callable[[], None]) -> int:
     with contextlib.chdir(_workplace(lesson)):
-        guide = Guide(lesson, at, lambda guest: _session(guest, check), _run)
         interactive = words.isatty() and sys.stdout.isatty()
+
+        def screen(session: Session) -> None:
+            if not interactive:
+                raise HostError("there is no screen here", remedy="say the words of the stepper instead")
+            step.screen(session, f"lesson {lesson.number}", check)
+
+        guide = Guide(lesson, at, lambda guest: _session(guest, check), _run, screen)
         told = [Prose(f"# {lesson.number}. {lesson.title}"), "", *([HELP, ""] if at == 0 else []), *guide.begin()]
         kept = None
         while True:
@@ -113,12 +120,10 @@ def _workplace(lesson: Lesson) -> str:
 
 
 def _session(words: str, check: Callable[[], None]) -> Session:
-    from emu.commands.step import _parser as stepper
-
     guest, *options = shlex.split(words)
     with contextlib.suppress(HostError):  # the numbers of a lesson are those of the reference builds
         guest = str(data.guest_path(guest, reference=True))
-    return session_of(stepper().parse([guest, *options]), check)
+    return session_of(step.parser().parse([guest, *options]), check)
 
 
 def _run(command: str) -> Ran:

@@ -35,23 +35,23 @@ in --do, the first one that cannot be done ends the session, with status 2.
 
 def main(arguments: list[str]) -> int:
     """Run `emu step` with these words."""
-    parsed = _parser().parse(arguments)
+    parsed = parser().parse(arguments)
     with interruption() as check:
         session = session_of(parsed, check)
         if parsed.do is not None:
             return _talk(session, io.StringIO(parsed.do.replace(";", "\n")), interactive=False)
         if not parsed.plain and sys.stdin.isatty() and sys.stdout.isatty():
-            return _screen(session, os.path.basename(parsed.guest), check)
+            screen(session, os.path.basename(parsed.guest), check)
+            return 0
         return _talk(session, sys.stdin, interactive=sys.stdin.isatty())
 
 
-def _screen(session: Session, name: str, check: Callable[[], None]) -> int:
-    """The same on a whole screen."""
+def screen(session: Session, name: str, check: Callable[[], None]) -> None:
+    """Show a session on the whole screen until its user leaves that."""
     from emu.view.courses import survey
     from emu.view.screen import Stepper
 
     Stepper(session, name, lambda: survey(session.history, check)).run()
-    return 0
 
 
 def _talk(session: Session, words: TextIO, *, interactive: bool) -> int:
@@ -81,7 +81,8 @@ def _talk(session: Session, words: TextIO, *, interactive: bool) -> int:
     return 0
 
 
-def _parser() -> Parser:
+def parser() -> Parser:
+    """What `emu step` takes."""
     parser = Parser("step", "Go through a run, forward and back, line by line.", _EPILOG, "emu step GUEST [options]")
     parser.add_argument("guest", metavar="GUEST", help="as for `emu run`, or a recording (.emurec)")
     parser.add_argument("--plain", action="store_true", help="line by line, also in a terminal; for screen readers")

@@ -29,16 +29,25 @@ class Ran(NamedTuple):
 class Guide:
     """One student's way through `lesson`, beginning with part `at`.
 
-    `session` makes a stepper session from the words of a task, `run` runs a command. `at` is the part that comes next.
+    `session` makes a stepper session from the words of a task, `run` runs a command, `screen` shows a session on the
+    whole screen until the student leaves that. `at` is the part that comes next.
     """
 
-    def __init__(self, lesson: Lesson, at: int, session: Callable[[str], Session], run: Callable[[str], Ran]) -> None:
+    def __init__(
+        self,
+        lesson: Lesson,
+        at: int,
+        session: Callable[[str], Session],
+        run: Callable[[str], Ran],
+        screen: Callable[[Session], None],
+    ) -> None:
         self.lesson = lesson
         self.at = min(at, len(lesson.parts))
         self.over = False
         self.solved = 0
         self._session_of = session
         self._run = run
+        self._screen = screen
         self._session: Session | None = None
 
     @property
@@ -85,7 +94,11 @@ class Guide:
 
     def _step(self, task: Part, word: str) -> list[str]:
         assert self._session is not None  # made when the task was shown
-        told = self._session.say("help" if word == "help words" else word)
+        if word == "screen":
+            self._screen(self._session)
+            told = [self._session.here()]
+        else:
+            told = self._session.say("help" if word == "help words" else word)
         if not met(self._session, task.about["until"]):
             return told
         self.solved += 1
@@ -113,7 +126,7 @@ class Guide:
         part = self.lesson.parts[self.at]
         if part.kind == STEP:
             self._session = self._session_of(part.subject)
-            stepper = f"(the stepper, with {part.subject}; `help words` lists its words)"
+            stepper = f"(the stepper, with {part.subject}; `help words` lists its words, `screen` opens it whole)"
             return [*_prose(part.text), "", stepper, self._session.here()]
         return _prose(part.text)
 

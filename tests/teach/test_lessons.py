@@ -160,10 +160,28 @@ def test_damaged_progress_counts_as_none(monkeypatch, capsys):
 def test_wrong_answer_is_told_the_right_one():
     lesson = next(one for one in LESSONS if one.number == 7)
     at = next(n for n, part in enumerate(lesson.parts) if part.kind == PREDICT)
-    guide = Guide(lesson, at, session, command._run)
+    guide = Guide(lesson, at, session, command._run, lambda shown: None)
     assert guide.say("9") == ["answer 1 to 3, or `hint`, or `skip`"]
     assert guide.say("1")[0].startswith("No, it is 3: No: an update may begin")
     assert guide.solved == 0
+
+
+def test_step_may_be_done_on_the_whole_screen():
+    lesson = next(one for one in LESSONS if one.number == 7)
+    at = next(n for n, part in enumerate(lesson.parts) if part.kind == STEP)
+
+    def student(opened):
+        for word in lesson.parts[at].about["by"].split(" | "):
+            opened.say(word)
+
+    guide = Guide(lesson, at, session, command._run, student)
+    guide.begin()
+    assert "Done: that is it." in guide.say("screen") and guide.solved == 1
+
+
+def test_no_screen_where_there_is_none(monkeypatch, capsys):
+    assert walked("7", "\nscreen\nquit\n", monkeypatch) == 0
+    assert "there is no screen here; say the words" in capsys.readouterr().out
 
 
 def test_text_is_the_source(capsys):
