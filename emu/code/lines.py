@@ -40,7 +40,7 @@ def source_lines(source: bytes, addresses: Collection[int]) -> dict[int, str]:
     found: dict[int, str] = {}
     for address in addresses:
         number = bisect.bisect_right(lows, address) - 1
-        if number >= 0 and address < rows[number].high:
+        if number >= 0 and address < rows[number].high and rows[number].line:  # 0: made by the compiler, of no line
             found[address] = f"{rows[number].file}:{rows[number].line}"
     return found
 

@@ -171,6 +171,29 @@ class History:
         self.go(here)
         return False
 
+    def to_time(self, now_ns: int) -> bool:
+        """Go to where so much virtual time has just passed; to the end, and False, where the run is over before."""
+        low, stretch = self.position, _FIRST_STRETCH
+        if self.machine.now_ns >= now_ns:
+            low = 0
+        else:
+            while not self.ended and self.machine.now_ns < now_ns:
+                low = self.position
+                self.go(low + stretch)
+                stretch = min(stretch * 2, _LONGEST_STRETCH)
+            if self.machine.now_ns < now_ns:
+                return False
+        high = self.position
+        while low < high:  # time never goes back
+            middle = (low + high) // 2
+            self.go(middle)
+            if self.machine.now_ns < now_ns:
+                low = middle + 1
+            else:
+                high = middle
+        self.go(low)
+        return True
+
     def to_event(self, number: int) -> Event | None:
         """Go to the first position at which event `number`, counted from 0, has happened; None where there is none."""
         if number < len(self._first):

@@ -5,7 +5,7 @@ In Linux: perf probe takes such words for where to put a probe, tools/perf/Docum
 
 import re
 
-from emu import abi
+from emu import abi, clock
 from emu.code.lines import line_addresses
 from emu.code.symbols import Symbols
 from emu.faults import HostError
@@ -16,6 +16,7 @@ from emu.state import GENERAL
 
 FORMS = """  1234               so many units of guest work (instructions) have been done
   position:1234      so much has happened: those, and each decision and visit of the host
+  time:300us         so much virtual time has passed (ns, us, ms, s)
   event:7            the event of this number, counted from 0, as in a trace
   event:wrmsr,vcpu=1 the next event of this kind, with these fields
   0x100010           a vCPU is about to execute the instruction at this address
@@ -41,6 +42,8 @@ def travel(history: History, text: str, *, last: bool = False) -> bool:
     if colon and kind == "position":
         history.go(_number(rest, text))
         return history.position == _number(rest, text)
+    if colon and kind == "time":
+        return history.to_time(_nanoseconds(rest, text))
     if colon and kind == "event" and _NUMBER.fullmatch(rest):
         return history.to_event(_number(rest, text)) is not None
     found = condition(history, text)
@@ -116,6 +119,13 @@ def _number(text: str, where: str) -> int:
     if not _NUMBER.fullmatch(text):
         raise HostError(f"{text!r} is no number", where)
     return int(text, 16) if text.lower().startswith("0x") else int(text)
+
+
+def _nanoseconds(text: str, where: str) -> int:
+    try:
+        return clock.ns(clock.parse_duration(text))
+    except ValueError as error:
+        raise HostError(str(error), where) from None
 
 
 def _size(text: str, where: str) -> int:

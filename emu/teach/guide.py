@@ -126,8 +126,9 @@ class Guide:
         part = self.lesson.parts[self.at]
         if part.kind == STEP:
             self._session = self._session_of(part.subject)
-            stepper = f"(the stepper, with {part.subject}; `help words` lists its words, `screen` opens it whole)"
-            return [*_prose(part.text), "", stepper, self._session.here()]
+            stepper = f"(the stepper, with {part.subject})"
+            words = "(`help words` lists its words, `screen` opens it on the whole screen)"
+            return [*_prose(part.text), "", stepper, words, self._session.here()]
         return _prose(part.text)
 
 

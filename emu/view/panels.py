@@ -15,6 +15,7 @@ from emu.view.session import Session
 
 CURRENT, CHANGED = "▶", "*"
 _FLAGS = ((0, "CF"), (6, "ZF"), (7, "SF"), (9, "IF"), (11, "OF"))
+_LABEL = 6  # columns for the name of a lane
 _FUNCTION_MAX = 1 << 14
 
 
@@ -22,7 +23,8 @@ def title(session: Session, name: str) -> str:
     """One line: the run, the position, the time."""
     machine = session.machine
     state = f"over: {machine.reason}" if session.history.ended else f"vcpu{standing.acting(machine)}"
-    edits = f", {len(session.history.edits)} edits" if session.history.edits else ""
+    count = len(session.history.edits)
+    edits = f", {count} edit{'s' if count > 1 else ''}" if count else ""
     return f"emu step {name}   position {session.history.position:,}   {machine.now_ns:,} ns   {state}{edits}"
 
 
@@ -94,7 +96,7 @@ def area(machine: Machine, width: int) -> list[str]:
         rows.append(f"vcpu{package.number} MSR {abi.MSR_KVM_STEAL_TIME:x} = {steal.msr_value:x}")
         found = standing.area_in(machine, package)
         if found is None:
-            rows.append("  not enabled: the host writes nothing")
+            rows.append("  not enabled: nothing is written")
             continue
         rows.append(f"  steal {found.steal:,} ns")
         state = "ODD, the host is writing" if found.version & 1 else "even, at rest"
@@ -123,16 +125,29 @@ def memory(machine: Machine, address: int, height: int) -> list[str]:
 
 def host(session: Session, width: int) -> list[str]:
     """Who runs and who waits."""
-    return [line.partition(";")[0][:width] for line in session.say("host")]
+    rows: list[str] = []
+    for line in session.say("host"):
+        state = line.partition(";")[0]
+        rows += [state] if len(state) <= width else state.replace(", since", ",\n  since").split("\n")
+    return [row[:width] for row in rows]
 
 
 def timeline(courses: Courses, now_ns: int, column_ns: int, width: int) -> list[str]:
     """Lanes around the cursor, which stands under the last line's mark."""
-    label = 6
-    columns = max(width - label - 1, 8)
-    first = max(0, now_ns - columns // 2 * column_ns)
-    first -= first % column_ns
-    rows = [f"{lane.name:<{label}} {lane.marks}" for lane in courses.lanes(first, column_ns, columns)]
+    first, columns = _window(now_ns, column_ns, width)
+    rows = [f"{lane.name:<{_LABEL}} {lane.marks}" for lane in courses.lanes(first, column_ns, columns)]
     cursor = min((now_ns - first) // column_ns, columns - 1)
-    rows.append(f"{'':<{label}} {' ' * cursor}↑ one column {column_ns:,} ns"[:width])
+    rows.append(f"{'':<{_LABEL}} {' ' * cursor}↑ one column {column_ns:,} ns"[:width])
     return rows
+
+
+def time_at(x: int, now_ns: int, column_ns: int, width: int) -> int:
+    """The time that column `x` of such a timeline stands for."""
+    return _window(now_ns, column_ns, width)[0] + max(x - _LABEL - 1, 0) * column_ns
+
+
+def _window(now_ns: int, column_ns: int, width: int) -> tuple[int, int]:
+    """The time of the first column, and how many there are."""
+    columns = max(width - _LABEL - 1, 8)
+    first = max(0, now_ns - columns // 2 * column_ns)
+    return first - first % column_ns, columns

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from rich.text import Text
+from textual import on
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.events import Click
 from textual.widgets import Input, Static
 
 from emu.faults import HostError, escaped
@@ -27,12 +29,13 @@ _WORDS = {
 _KEYS = "→ step ← back r read n update S store p preempt g guess m memory : words ? help"
 _VIEWS = ("area", "MSRs", "memory")
 _SIDE = 37
+_LANE_NAME = 10
 HELP = (
     "s, right: step   b, left: back   page keys: 100 of them   home, end",
-    "o: over a call   u: out of a function   x: to the next exit",
-    "r: to the next read of the area   n: next update   d: next odd version",
+    "o: over a call   u: out of a function   x, r, n, d: to the next exit, read,",
+    "   update, odd version   [ ] or a click: along the timeline   + -: closer",
     "S: be the host, make its next store   p: be the host, give the pCPU away",
-    "g: be asked what comes, 1 to 9: answer   m: area, MSRs, memory   + -: zoom",
+    "g: be asked what comes, 1 to 9: answer   m: area, MSRs, memory",
     "colon, then words: to main  last main  set rax=5  mem rsp  edits  help   q: quit",
 )
 
@@ -51,17 +54,18 @@ class Stepper(App[None]):
     #log { height: 6; }
     #keys { height: 1; text-style: dim; }
     #words { display: none; height: 1; border: none; padding: 0; }
-    #words.asked { display: block; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(key, f"word('{word}')", word, show=False) for key, word in _WORDS.items()),
         Binding("q", "quit", "quit", show=False),
         Binding("question_mark", "help", "help", show=False),
-        Binding("colon", "ask", "words", show=False),
+        Binding("colon", "ask", "words", show=False, priority=True),
         *(Binding(str(digit), f"answer({digit})", "answer", show=False) for digit in range(1, 10)),
         Binding("m", "look", "look", show=False),
         Binding("plus", "zoom(-1)", "closer", show=False),
         Binding("minus", "zoom(1)", "further", show=False),
+        Binding("left_square_bracket", "scrub(-1)", "earlier", show=False),
+        Binding("right_square_bracket", "scrub(1)", "later", show=False),
         Binding("escape", "leave", "leave", show=False, priority=True),
     ]
 
@@ -71,7 +75,7 @@ class Stepper(App[None]):
         self._run_name = name
         self._survey = survey
         self._courses = survey()
-        self._column_ns = self._whole_run()
+        self._zoom = 0
         self._before: dict[str, int] = {}
         self._view = 0
         self._memory = ""
@@ -143,18 +147,39 @@ class Stepper(App[None]):
         words = self.query_one("#words", Input)
         words.value = begun
         words.cursor_position = len(begun)
-        words.add_class("asked")
-        self.call_after_refresh(words.focus)
+        words.display = True
+        self.set_focus(words)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """A colon among words is one of them.
+
+        Its binding has priority, for then no key behind it is taken before there is a place for it to go to.
+        """
+        return action != "ask" or self.focused is None
 
     def action_leave(self) -> None:
         """Away from the words again."""
-        self.query_one("#words", Input).remove_class("asked")
+        self.query_one("#words", Input).display = False
         self.set_focus(None)
 
     def action_zoom(self, way: int) -> None:
         """Show ten times as much of the run, or a tenth."""
-        self._column_ns = max(1, min(self._column_ns * 10 if way > 0 else self._column_ns // 10, self._whole_run()))
+        closest = len(str(self._column_ns(0))) - 1
+        self._zoom = min(max(self._zoom - way, 0), closest)
         self.repaint()
+
+    def action_scrub(self, columns: int) -> None:
+        """So many columns of the timeline on, or back."""
+        self._to_time(max(self.session.machine.now_ns + columns * self._column_ns(self._zoom), 0))
+
+    @on(Click, "#timeline")
+    def clicked(self, event: Click) -> None:
+        """To the time that was pointed at."""
+        width = max(self.size.width, 40)
+        self._to_time(panels.time_at(event.x, self.session.machine.now_ns, self._column_ns(self._zoom), width))
+
+    def _to_time(self, now_ns: int) -> None:
+        self.action_word(f"to time:{now_ns}ns" if now_ns else "start")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """The words that were typed."""
@@ -172,7 +197,7 @@ class Stepper(App[None]):
         beside = self.query_one("#area", Static)
         self._show("area", self._beside(_VIEWS[self._view], max(beside.size.height, 4)))
         width = max(self.size.width, 40)
-        self._show("timeline", panels.timeline(self._courses, machine.now_ns, self._column_ns, width))
+        self._show("timeline", panels.timeline(self._courses, machine.now_ns, self._column_ns(self._zoom), width))
         self._show("log", [line[:width] for line in self.log_lines])
 
     def _beside(self, view: str, height: int) -> list[str]:
@@ -195,5 +220,7 @@ class Stepper(App[None]):
             text.append(("\n" if number else "") + escaped(line), style="bold" if marked else "")
         self.query_one(f"#{panel}", Static).update(text)
 
-    def _whole_run(self) -> int:
-        return max(1, -(-self._courses.end_ns // 70))
+    def _column_ns(self, zoom: int) -> int:
+        """What a column of the timeline stands for: with 0 the whole run fits, each further one is ten times closer."""
+        columns = max(self.size.width, 40) - _LANE_NAME
+        return max(1, -(-self._courses.end_ns // columns) // 10**zoom)

@@ -359,7 +359,7 @@ class Session:
 
 def told_of(step: Step) -> list[str]:
     """The lines on one step: the instruction, and the sentences on it."""
-    head = f"vcpu{step.who} {step.line.rpartition('/')[2]}  {step.text}" if step.who is not None else ""
+    head = f"vcpu{step.who} {step.line.rpartition('/')[2] or step.symbol}  {step.text}" if step.who is not None else ""
     sentences = [f"  {one}" for one in step.sentences]
     return [head, *sentences] if head else sentences
 

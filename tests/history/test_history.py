@@ -11,6 +11,7 @@ from emu.guest import load_guest
 from emu.history.conditions import At, Changes, Condition, Instructions, Register, happens, version_parity
 from emu.history.edits import Preempt, SetMemory, SetMsr, SetRegister
 from emu.history.history import History
+from emu.history.where import travel
 from emu.scenario import Config
 from tests.history.walk import OPTIONS, walk
 
@@ -230,3 +231,18 @@ def test_console_and_trace_are_told_once() -> None:
     history.go(10)
     history.end()
     assert (bytes(printed), events) == once and printed
+
+
+@pytest.mark.parametrize("vcpus", [1, 2])
+def test_a_time_is_reached_where_it_has_just_passed_from_wherever(vcpus: int) -> None:
+    history = History(load_guest("clock"), Config(vcpus=vcpus, tasks=("busy",)))
+    for text, now in (("time:250us", 250_000), ("time:40us", 40_000), ("time:1ms", 1_000_000), ("time:7ns", 7)):
+        assert travel(history, text)
+        here = history.position
+        assert history.machine.now_ns >= now
+        history.back()
+        assert history.machine.now_ns < now
+        history.go(here)
+    assert not travel(history, "time:9s") and history.ended
+    with pytest.raises(HostError, match="is not a duration"):
+        travel(history, "time:soon")

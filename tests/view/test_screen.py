@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 import pytest
+from textual import events
 from textual.pilot import Pilot
 from textual.widgets import Static
 
@@ -89,7 +90,6 @@ def test_pcpu_is_given_away_and_the_timeline_shows_it() -> None:
 def test_words_are_typed_after_a_colon() -> None:
     async def check(stepper: Stepper, pilot: Pilot[None]) -> None:
         await pilot.press("colon")
-        await pilot.pause()
         await pilot.press(*"to main", "enter")
         assert "position 3" in text(stepper, "title")
         await pilot.press("colon")
@@ -103,6 +103,32 @@ def test_words_are_typed_after_a_colon() -> None:
         await pilot.press("question_mark")
         assert HELP[0] in text(stepper, "log")
         await pilot.press("q")
+
+    driven(check)
+
+
+def test_words_may_come_at_once_as_a_paste_or_a_script_sends_them() -> None:
+    async def check(stepper: Stepper, pilot: Pilot[None]) -> None:
+        for key in ("colon", *"mem", "space", "colon", "enter"):
+            stepper.post_message(events.Key(key, {"colon": ":", "space": " ", "enter": "\r"}.get(key, key)))
+        await pilot.pause()
+        await pilot.pause()
+        assert "':' is no number" in text(stepper, "log")
+
+    driven(check)
+
+
+def test_timeline_is_scrubbed_by_keys_and_mouse() -> None:
+    async def check(stepper: Stepper, pilot: Pilot[None]) -> None:
+        column = stepper._column_ns(0)
+        await pilot.press("right_square_bracket", "right_square_bracket")
+        assert 2 * column <= stepper.session.machine.now_ns < 3 * column
+        await pilot.press("left_square_bracket")
+        assert column <= stepper.session.machine.now_ns < 2 * column
+        await pilot.press("left_square_bracket", "left_square_bracket")
+        assert "position 0" in text(stepper, "title")
+        await pilot.click("#timeline", offset=(7 + 20, 0))
+        assert 20 * column <= stepper.session.machine.now_ns < 21 * column
 
     driven(check)
 
