@@ -19,7 +19,6 @@ from emu import data
 from emu.commands import step
 from emu.commands.flags import Parser
 from emu.commands.interruption import interruption
-from emu.commands.opened import session_of
 from emu.faults import HostError, escaped
 from emu.teach import progress
 from emu.teach.guide import HELP, Guide, Prose, Ran
@@ -123,7 +122,7 @@ def _session(words: str, check: Callable[[], None]) -> Session:
     guest, *options = shlex.split(words)
     with contextlib.suppress(HostError):  # the numbers of a lesson are those of the reference builds
         guest = str(data.guest_path(guest, reference=True))
-    return session_of(step.parser().parse([guest, *options]), check)
+    return step.session([guest, *options], check)
 
 
 def _run(command: str) -> Ran:

@@ -15,8 +15,10 @@ from emu.commands.output_file import output_file, unwritable
 from emu.commands.progress import Ticker, wanted
 from emu.faults import HostError
 from emu.history import where
+from emu.report.chrome import ChromeTrace
 from emu.report.film import MOST_FRAMES
-from emu.report.projector import Projector
+from emu.report.projector import Projector, exported
+from emu.report.waves import Waves
 
 _STEPS = 3000
 _EPILOG = f"""examples:
@@ -25,6 +27,8 @@ _EPILOG = f"""examples:
   emu report odd_only.emurec -o found.html          a recording, such as explore makes
   emu report demo --around event:store -o update.html
   emu report demo --svg -o demo.svg                 the picture alone, for slides
+  emu report demo --perfetto -o demo.json           for Perfetto, or chrome://tracing
+  emu report demo --vcd -o demo.vcd                 waveforms, for GTKWave or Surfer
 
 The page is one file without any address outside; link to page.html#step=123.
 
@@ -40,17 +44,20 @@ def main(arguments: list[str]) -> int:
         raise HostError("say where to write it", remedy="such as -o page.html")
     if parsed.around is not None and (parsed.first or parsed.to):
         raise HostError("--around says all of where to look", remedy="leave --from and --to away")
+    if parsed.svg + parsed.perfetto + parsed.vcd > 1:
+        raise HostError("one file has one format", remedy="give one of --svg, --perfetto and --vcd")
     steps = _number(parsed.steps)
     ticker = Ticker(sys.stderr, enabled=wanted(sys.stderr, sys.stdout))
     with interruption() as check:
         run = opened(parsed)
         try:
-            projector = Projector(run.history, ticker, check)
             with output_file(parsed.output, "-o", run.inputs) as file:
-                if parsed.svg:
-                    text = projector.picture(run.name, alone=True)
+                if parsed.perfetto or parsed.vcd:
+                    text = exported(ChromeTrace() if parsed.perfetto else Waves(), run.history, ticker, check)
+                elif parsed.svg:
+                    text = Projector(run.history, ticker, check).picture(run.name, alone=True)
                 else:
-                    text = _page(run, projector, parsed, steps, arguments)
+                    text = _page(run, Projector(run.history, ticker, check), parsed, steps, arguments)
                 content = text.encode("utf-8")
                 try:
                     file.write(content)
@@ -82,6 +89,8 @@ def _parser() -> Parser:
     parser.add_argument("guest", metavar="GUEST", help="as for `emu run`, or a recording (.emurec)")
     parser.add_argument("-o", "--output", action=Once, metavar="FILE", help="the file to write")
     parser.add_argument("--svg", action="store_true", help="the picture of the whole run alone, as SVG")
+    parser.add_argument("--perfetto", action="store_true", help="the whole run for Perfetto, as Chrome's trace JSON")
+    parser.add_argument("--vcd", action="store_true", help="the whole run as waveforms (VCD)")
     parser.add_argument("--steps", action=Once, metavar="N", help=f"how many single steps to show (default: {_STEPS})")
     parser.add_argument("--from", dest="first", action=Once, metavar="WHERE", help="the first of them (default: 0)")
     parser.add_argument("--to", action=Once, metavar="WHERE", help="the last of them")

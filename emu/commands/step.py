@@ -35,23 +35,28 @@ in --do, the first one that cannot be done ends the session, with status 2.
 
 def main(arguments: list[str]) -> int:
     """Run `emu step` with these words."""
-    parsed = parser().parse(arguments)
+    parsed = _parser().parse(arguments)
     with interruption() as check:
-        session = session_of(parsed, check)
+        one = session_of(parsed, check)
         if parsed.do is not None:
-            return _talk(session, io.StringIO(parsed.do.replace(";", "\n")), interactive=False)
+            return _talk(one, io.StringIO(parsed.do.replace(";", "\n")), interactive=False)
         if not parsed.plain and sys.stdin.isatty() and sys.stdout.isatty():
-            screen(session, os.path.basename(parsed.guest), check)
+            screen(one, os.path.basename(parsed.guest), check)
             return 0
-        return _talk(session, sys.stdin, interactive=sys.stdin.isatty())
+        return _talk(one, sys.stdin, interactive=sys.stdin.isatty())
 
 
-def screen(session: Session, name: str, check: Callable[[], None]) -> None:
+def session(words: list[str], check: Callable[[], None]) -> Session:
+    """The session that `emu step` would begin with these words. Raises HostError for words that cannot be used."""
+    return session_of(_parser().parse(words), check)
+
+
+def screen(one: Session, name: str, check: Callable[[], None]) -> None:
     """Show a session on the whole screen until its user leaves that."""
     from emu.view.courses import survey
     from emu.view.screen import Stepper
 
-    Stepper(session, name, lambda: survey(session.history, check)).run()
+    Stepper(one, name, lambda: survey(one.history, check)).run()
 
 
 def _talk(session: Session, words: TextIO, *, interactive: bool) -> int:
@@ -81,8 +86,7 @@ def _talk(session: Session, words: TextIO, *, interactive: bool) -> int:
     return 0
 
 
-def parser() -> Parser:
-    """What `emu step` takes."""
+def _parser() -> Parser:
     parser = Parser("step", "Go through a run, forward and back, line by line.", _EPILOG, "emu step GUEST [options]")
     parser.add_argument("guest", metavar="GUEST", help="as for `emu run`, or a recording (.emurec)")
     parser.add_argument("--plain", action="store_true", help="line by line, also in a terminal; for screen readers")

@@ -50,9 +50,7 @@ class Projector:
         sinks.append(timeline)
         for event in waiting:
             timeline(event)
-        while not whole.ended:
-            whole.step(_STRETCH)
-            tell(lambda: f"{whole.machine.now_ns / 1e6:,.1f} ms virtual, {whole.machine.instructions:,} instructions")
+        _play(whole, tell)
         self.result = whole.machine.result()
         timeline.finish(self.result.virtual_ns)
         self.timeline = timeline
@@ -113,6 +111,33 @@ class Projector:
         first, last, cursor = stretch
         about = About(name, command, self.result, self.end, cursor, story)
         return page(about, self.picture(name, alone=False), self.film(lines, first, last).data())
+
+
+class Export(Protocol):
+    """A sink of a whole run's events that makes a file of them."""
+
+    def __call__(self, event: Event) -> None: ...
+
+    def text(self) -> str:
+        """The file."""
+        ...
+
+
+def exported(
+    export: Export,
+    makes: _Makes,
+    tell: Callable[[Callable[[], str]], None] = lambda _: None,
+    check: Callable[[], None] = lambda: None,
+) -> str:
+    """The file that `export` makes of the run that `makes` makes; `tell` and `check` as for Projector."""
+    _play(makes(trace=export, heartbeat=check), tell)
+    return export.text()
+
+
+def _play(whole: History, tell: Callable[[Callable[[], str]], None]) -> None:
+    while not whole.ended:
+        whole.step(_STRETCH)
+        tell(lambda: f"{whole.machine.now_ns / 1e6:,.1f} ms virtual, {whole.machine.instructions:,} instructions")
 
 
 def _gone(history: History, words: str) -> int:

@@ -4,8 +4,8 @@ It listens to the host's doings alone, which are few, so a long run costs little
 """
 
 import bisect
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from emu.history.history import History
 from emu.trace import Event, Store, Switch, Wake
@@ -33,14 +33,9 @@ class Courses:
 
     def __call__(self, event: Event) -> None:
         self.end_ns = max(self.end_ns, event.t)
-        if isinstance(event, Switch):
-            if event.prev != "idle":
-                self._enter(event.prev, SLEEPS if event.why == "blocked" else WAITS, event.t)
-            if event.next != "idle":
-                self._enter(event.next, RUNS, event.t)
-        elif isinstance(event, Wake):
-            self._enter(event.who, WAITS, event.t)
-        elif isinstance(event, Store) and event.area == "steal-time" and event.step in ("odd", "even"):
+        for name, state in states(event):
+            self._enter(name, state, event.t)
+        if isinstance(event, Store) and event.area == "steal-time" and event.step in ("odd", "even"):
             times, odd = self._parity.setdefault(event.vcpu, ([0], [False]))
             times.append(event.t)
             odd.append(event.step == "odd")
@@ -83,6 +78,21 @@ class Courses:
             states.append(state)
 
 
+def waiting(config: Mapping[str, Any]) -> list[str]:
+    """The names of the vCPUs that want to run from the beginning."""
+    return [f"vcpu{number}" for number in range(config["vcpus"] if config["start"] == "all" else 1)]
+
+
+def states(event: Event) -> list[tuple[str, str]]:
+    """Who begins to run, to wait or to sleep with this event."""
+    if isinstance(event, Wake):
+        return [(event.who, WAITS)]
+    if not isinstance(event, Switch):
+        return []
+    found = [(event.prev, SLEEPS if event.why == "blocked" else WAITS), (event.next, RUNS)]
+    return [one for one in found if one[0] != "idle"]
+
+
 def survey(history: History, heartbeat: Callable[[], None] = lambda: None) -> Courses:
     """The courses of the run that `history` walks, edits included, as far as a person would wait for them.
 
@@ -90,7 +100,7 @@ def survey(history: History, heartbeat: Callable[[], None] = lambda: None) -> Co
     """
     machine = history.machine
     config = machine.config
-    courses = Courses([f"vcpu{number}" for number in range(config.vcpus if config.start == "all" else 1)])
+    courses = Courses(waiting(config._asdict()))
     run = History(machine.image, config, edits=history.edits, trace=courses, heartbeat=heartbeat)
     while not run.ended and run.position < SURVEYED:
         run.step(SURVEYED // 64)

@@ -223,4 +223,4 @@ class Stepper(App[None]):
     def _column_ns(self, zoom: int) -> int:
         """What a column of the timeline stands for: with 0 the whole run fits, each further one is ten times closer."""
         columns = max(self.size.width, 40) - _LANE_NAME
-        return max(1, -(-self._courses.end_ns // columns) // 10**zoom)
+        return max(1, -(-self._courses.end_ns // columns) // int(10**zoom))
