@@ -4,11 +4,8 @@ Exit status: 0 at the end of the session, 2 for input that cannot be used.
 """
 
 import contextlib
-import importlib
-import io
 import os
 import re
-import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -16,13 +13,15 @@ from pathlib import Path
 from typing import TextIO
 
 from emu import data
-from emu.commands import step
-from emu.commands.flags import Parser
+from emu.commands import cells, step
+from emu.commands.flags import Once, Parser
 from emu.commands.interruption import interruption
+from emu.commands.output_file import output_file, unwritable
 from emu.faults import HostError, escaped
 from emu.teach import progress
-from emu.teach.guide import HELP, Guide, Prose, Ran
+from emu.teach.guide import HELP, Guide, Prose
 from emu.teach.lesson import FIX, Lesson, find
+from emu.teach.notebook import notebook
 from emu.view.session import Session
 
 _PROMPT = "lesson> "
@@ -33,6 +32,8 @@ _EPILOG = """examples:
   emu lesson 7          go through one, or go on where you left it
   emu lesson 7 --again  from its beginning
   emu lesson 7 --text   the text alone
+  emu lesson 7 --notebook torn.ipynb
+                        the lesson for Jupyter
 
 A lesson that has something to mend puts its file into a folder here, such as
 07-torn/; a file that is there already is yours, and stays as it is.
@@ -53,8 +54,24 @@ def main(arguments: list[str]) -> int:
     if parsed.text:
         print(lesson.path.read_text(encoding="utf-8"), end="")
         return 0
+    if parsed.notebook is not None:
+        return _notebook(lesson, parsed.notebook)
     with interruption() as check:
         return _walk(lesson, sys.stdin, 0 if parsed.again else max(progress.load().get(lesson.name, 0), 0), check)
+
+
+def _notebook(lesson: Lesson, path: str) -> int:
+    try:
+        content = notebook(lesson).encode("utf-8")
+    except OSError as error:
+        raise HostError(f"a file of the lesson cannot be read ({error.strerror})", lesson.name) from None
+    with output_file(path, "--notebook", []) as file:
+        try:
+            file.write(content)
+        except OSError as error:
+            raise unwritable(error, path, "--notebook") from None
+    print(f"wrote {path}; open it with Jupyter, where emu is installed too")
+    return 0
 
 
 def _map(lessons: list[Lesson]) -> list[str]:
@@ -76,7 +93,7 @@ def _walk(lesson: Lesson, words: TextIO, at: int, check: Callable[[], None]) -> 
                 raise HostError("there is no screen here", remedy="say the words of the stepper instead")
             step.screen(session, f"lesson {lesson.number}", check)
 
-        guide = Guide(lesson, at, lambda guest: _session(guest, check), _run, screen)
+        guide = Guide(lesson, at, lambda words: cells.session(words, check), cells.ran, screen)
         told = [Prose(f"# {lesson.number}. {lesson.title}"), "", *([HELP, ""] if at == 0 else []), *guide.begin()]
         kept = None
         while True:
@@ -118,26 +135,6 @@ def _workplace(lesson: Lesson) -> str:
     return str(place)
 
 
-def _session(words: str, check: Callable[[], None]) -> Session:
-    guest, *options = shlex.split(words)
-    with contextlib.suppress(HostError):  # the numbers of a lesson are those of the reference builds
-        guest = str(data.guest_path(guest, reference=True))
-    return step.session([guest, *options], check)
-
-
-def _run(command: str) -> Ran:
-    """Run one of our own commands here."""
-    _emu, name, *words = shlex.split(command)
-    screen = io.StringIO()
-    with contextlib.redirect_stdout(screen), contextlib.redirect_stderr(screen):
-        try:
-            status: int = importlib.import_module(f"emu.commands.{name}").main(words)
-        except HostError as error:
-            print(*filter(None, (error.detail, error.sentence)), sep="\n")
-            status = 2
-    return Ran(status, screen.getvalue())
-
-
 def _print(told: list[str], *, formatted: bool) -> None:
     """The lines; the lesson's own text as it looks best in a terminal, where it is one."""
     for one in told:
@@ -157,4 +154,5 @@ def _parser() -> Parser:
     parser.add_argument("number", nargs="?", metavar="N", help="the lesson's number; without one they are listed")
     parser.add_argument("--again", action="store_true", help="from the beginning, wherever you were")
     parser.add_argument("--text", action="store_true", help="print the text (Markdown), and nothing else")
+    parser.add_argument("--notebook", action=Once, metavar="FILE", help="write the lesson as a Jupyter notebook")
     return parser

@@ -11,7 +11,7 @@ import pytest
 
 from emu import data
 from emu.__main__ import main
-from emu.commands import lesson as command
+from emu.commands import cells
 from emu.faults import HostError
 from emu.teach import progress
 from emu.teach.guide import Guide, met
@@ -28,7 +28,7 @@ def named(one: object) -> str:
 
 
 def session(words: str):
-    return command._session(words, lambda: None)
+    return cells.session(words, lambda: None)
 
 
 def transcript(lesson: Lesson) -> str:
@@ -160,7 +160,7 @@ def test_damaged_progress_counts_as_none(monkeypatch, capsys):
 def test_wrong_answer_is_told_the_right_one():
     lesson = next(one for one in LESSONS if one.number == 7)
     at = next(n for n, part in enumerate(lesson.parts) if part.kind == PREDICT)
-    guide = Guide(lesson, at, session, command._run, lambda shown: None)
+    guide = Guide(lesson, at, session, cells.ran, lambda shown: None)
     assert guide.say("9") == ["answer 1 to 3, or `hint`, or `skip`"]
     assert guide.say("1")[0].startswith("No, it is 3: No: an update may begin")
     assert guide.solved == 0
@@ -174,7 +174,7 @@ def test_step_may_be_done_on_the_whole_screen():
         for word in lesson.parts[at].about["by"].split(" | "):
             opened.say(word)
 
-    guide = Guide(lesson, at, session, command._run, student)
+    guide = Guide(lesson, at, session, cells.ran, student)
     guide.begin()
     assert "Done: that is it." in guide.say("screen") and guide.solved == 1
 
