@@ -12,7 +12,7 @@ SETUP = "from emu.commands.cells import check, run, step"
 
 
 def notebook(lesson: Lesson, *, solved: bool = False) -> str:
-    """The file's content; with `solved` every task is done already. Raises OSError where a file of the lesson is not there."""
+    """The file's content; with `solved` every task is done already. Raises OSError where a file is missing."""
     cells = [_prose(f"# {lesson.number}. {lesson.title}"), _code(SETUP)]
     for part in lesson.parts:
         cells.append(_prose(part.text))
