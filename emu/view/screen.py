@@ -4,6 +4,7 @@ Everything shown comes from `emu.view.panels`, everything done from `emu.view.se
 Without colour nothing is lost: what matters has a mark or a word of its own.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -60,6 +61,7 @@ class Stepper(App[None]):
         Binding("q", "quit", "quit", show=False),
         Binding("question_mark", "help", "help", show=False),
         Binding("colon", "ask", "words", show=False, priority=True),
+        Binding("enter", "say", "say", show=False, priority=True),
         *(Binding(str(digit), f"answer({digit})", "answer", show=False) for digit in range(1, 10)),
         Binding("m", "look", "look", show=False),
         Binding("plus", "zoom(-1)", "closer", show=False),
@@ -151,11 +153,11 @@ class Stepper(App[None]):
         self.set_focus(words)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
-        """A colon among words is one of them.
+        """A colon among words is one of them, and Enter ends them where there are some.
 
-        Its binding has priority, for then no key behind it is taken before there is a place for it to go to.
+        Their bindings have priority: then each is done before the next key is taken, however fast those come.
         """
-        return action != "ask" or self.focused is None
+        return {"ask": self.focused is None, "say": self.focused is not None}.get(action, True)
 
     def action_leave(self) -> None:
         """Away from the words again."""
@@ -181,11 +183,15 @@ class Stepper(App[None]):
     def _to_time(self, now_ns: int) -> None:
         self.action_word(f"to time:{now_ns}ns" if now_ns else "start")
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """The words that were typed."""
+    async def action_say(self) -> None:
+        """The words that were typed, when the last of them has arrived in their field."""
+        field = self.query_one("#words", Input)
+        arrived = asyncio.Event()
+        field.call_later(arrived.set)
+        await arrived.wait()
         self.action_leave()
-        if event.value.strip():
-            self.action_word(event.value)
+        if field.value.strip():
+            self.action_word(field.value)
 
     def repaint(self) -> None:
         """All panels, for what the session shows now."""

@@ -6,10 +6,12 @@ import pytest
 
 from emu import data
 from emu.__main__ import main
+from emu.faults import HostError
 from emu.guest import load_guest
 from emu.history.history import History
 from emu.scenario import Config, load_scenario
 from emu.view.session import Session
+from tests import golden, shown
 from tests.report.browser import opened
 
 
@@ -105,3 +107,13 @@ def test_counterexample_shows_its_story(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_config_is_the_demonstration(demo: Path):
     assert load_scenario(str(data.scenario_path("demo"))).config != Config()
+
+
+def test_picture_of_the_demonstration_is_the_one_that_was_looked_at(tmp_path: Path):
+    path = tmp_path / "demo.svg"
+    try:
+        with shown.reference_guests():
+            assert main(["report", "demo", "--svg", "-o", str(path)]) == 0
+    except HostError as error:
+        pytest.skip(f"the reference guests cannot be built here: {error}")
+    golden.same(Path(__file__).parent / "golden" / "demo.svg", path.read_text(encoding="utf-8"))
