@@ -13,7 +13,7 @@ from vcd.writer import Variable, VCDWriter
 
 from emu import abi
 from emu.report.chrome import stored_steal
-from emu.trace import Begin, End, Event, ExitEvent, MsrWrite, Store, Switch
+from emu.trace import Begin, Event, ExitEvent, MsrWrite, Store, Switch
 from emu.view.courses import RUNS, WAITS, states, waiting
 
 _STATES = {"runs": RUNS, "waits": WAITS}
@@ -47,8 +47,6 @@ class Waves:
                 self._set(event.t, who, "exits", int(self._values[who, "exits"]) + 1)
             case MsrWrite(msr=abi.MSR_KVM_STEAL_TIME, accepted=True):
                 self._set(event.t, f"vcpu{event.vcpu}", "msr_steal_time", event.value)
-            case End():
-                pass
 
     def text(self) -> str:
         """The file."""

@@ -31,6 +31,7 @@ _KEYS = "→ step ← back r read n update S store p preempt g guess m memory : 
 _VIEWS = ("area", "MSRs", "memory")
 _SIDE = 37
 _LANE_NAME = 10
+_LANES, _REGISTERS = 6, 11  # rows at most
 HELP = (
     "s, right: step   b, left: back   page keys: 100 of them   home, end",
     "o: over a call   u: out of a function   x, r, n, d: to the next exit, read,",
@@ -49,9 +50,9 @@ class Stepper(App[None]):
     #title { height: 1; text-style: reverse; }
     #code { width: 1fr; height: 100%; }
     #side { width: 38; }
-    #registers { height: auto; max-height: 11; }
+    #registers { height: auto; }
     #area { height: 1fr; }
-    #timeline { height: auto; max-height: 6; }
+    #timeline { height: auto; }
     #log { height: 6; }
     #keys { height: 1; text-style: dim; }
     #words { display: none; height: 1; border: none; padding: 0; }
@@ -194,16 +195,21 @@ class Stepper(App[None]):
             self.action_word(field.value)
 
     def repaint(self) -> None:
-        """All panels, for what the session shows now."""
+        """All panels, for what the session shows now.
+
+        Their heights are reckoned here: a layout that is still to be made would tell those of the moment before.
+        """
         machine = self.session.machine
-        code, side = self.query_one("#code", Static), self.query_one("#registers", Static)
-        self._show("title", [panels.title(self.session, self._run_name)])
-        self._show("code", panels.code(self.session, max(code.size.width - 1, 20), max(code.size.height, 4)))
-        self._show("registers", panels.registers(machine, self._before, max(side.size.width, 20)))
-        beside = self.query_one("#area", Static)
-        self._show("area", self._beside(_VIEWS[self._view], max(beside.size.height, 4)))
         width = max(self.size.width, 40)
-        self._show("timeline", panels.timeline(self._courses, machine.now_ns, self._column_ns(self._zoom), width))
+        lanes = panels.timeline(self._courses, machine.now_ns, self._column_ns(self._zoom), width)[-_LANES:]
+        registers = panels.registers(machine, self._before, _SIDE + 1)[:_REGISTERS]
+        typing = self.query_one("#words", Input).display
+        height = max(self.size.height - len(lanes) - _LOG_LINES - 2 - typing, 4)
+        self._show("title", [panels.title(self.session, self._run_name)])
+        self._show("code", panels.code(self.session, max(width - _SIDE - 2, 20), height))
+        self._show("registers", registers)
+        self._show("area", self._beside(_VIEWS[self._view], max(height - len(registers), 4)))
+        self._show("timeline", lanes)
         self._show("log", [line[:width] for line in self.log_lines])
 
     def _beside(self, view: str, height: int) -> list[str]:
