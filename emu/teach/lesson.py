@@ -10,6 +10,9 @@ Prose is prose. A comment begins a task, which reaches to what is hidden below i
     <!-- fix: FILE; check: COMMAND; fails: TEXT; passes: TEXT -->
         the file has a hole; the command fails and prints the one text with it, and passes with the other without
 
+    <!-- facts: 31 0x40000000 (where they come from) -->
+        numbers of the text that no command shows; it is for the tests alone
+
 Below a task, `<details>` with the summary Hint or Answer hold what is shown on request, or afterwards.
 
 In Linux: nothing like it; Rustlings and vimtutor are the examples.
@@ -31,6 +34,7 @@ _FOLDER = re.compile(r"(\d\d)-[a-z0-9-]+")
 _TASK = re.compile(r"^<!-- (predict|step|fix): (.*?) -->\n", re.MULTILINE | re.DOTALL)
 _DETAILS = re.compile(r"<details><summary>(Hint|Answer)</summary>\n(.*?)</details>\n*", re.DOTALL)
 _KEY = re.compile(rf"; (?=(?:{'|'.join([*set.union(*_NEEDS.values()), 'then'])}): )")
+_FACTS = re.compile(r"<!-- facts: [^>]* -->")
 _HEADING = re.compile(r"^## ", re.MULTILINE)
 _CHOICE = re.compile(r"^(\d)\. (.*)$", re.MULTILINE)
 
@@ -99,7 +103,8 @@ def _parts(body: str, where: str) -> list[Part]:
 
 
 def _prose(text: str) -> list[Part]:
-    return [Part("", text.strip() + "\n")] if text.strip() else []
+    text = _FACTS.sub("", text).strip()
+    return [Part("", text + "\n")] if text else []
 
 
 def _task(kind: str, words: str, text: str, where: str) -> Part:
