@@ -57,7 +57,7 @@ def _transcript(folder: Path, kind: str, subject: str, items: tuple[tuple[str, s
 
 
 def unshown(lesson: Lesson) -> list[str]:
-    """The numbers of a lesson that stand there, and that neither a machine has shown there nor the lesson calls a fact."""
+    """The numbers in a lesson that no machine has shown there, and that it does not call facts."""
     of_parts = [numbers(transcript(lesson, part)) for part in lesson.parts]
     facts = set(_FACTS.findall(lesson.path.read_text(encoding="utf-8")))
     known = numbers(" ".join(facts))
