@@ -13,6 +13,7 @@ from textual import on
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.css.scalar import Scalar
 from textual.events import Click
 from textual.widgets import Input, Static
 
@@ -31,6 +32,7 @@ _KEYS = "→ step ← back r read n update S store p preempt g guess m memory : 
 _VIEWS = ("area", "MSRs", "memory")
 _SIDE = 37
 _LANE_NAME = 10
+_GROWING = ("registers", "timeline")
 _LANES, _REGISTERS = 6, 11  # rows at most
 HELP = (
     "s, right: step   b, left: back   page keys: 100 of them   home, end",
@@ -50,9 +52,9 @@ class Stepper(App[None]):
     #title { height: 1; text-style: reverse; }
     #code { width: 1fr; height: 100%; }
     #side { width: 38; }
-    #registers { height: auto; }
+    #registers { height: 1; }
     #area { height: 1fr; }
-    #timeline { height: auto; }
+    #timeline { height: 1; }
     #log { height: 6; }
     #keys { height: 1; text-style: dim; }
     #words { display: none; height: 1; border: none; padding: 0; }
@@ -81,6 +83,7 @@ class Stepper(App[None]):
         self._zoom = 0
         self._before: dict[str, int] = {}
         self._view = 0
+        self._shown: dict[str, Text] = {}
         self._memory = ""
         self.log_lines: list[str] = ["press ? for the keys"]
 
@@ -230,7 +233,14 @@ class Stepper(App[None]):
         for number, line in enumerate(lines):
             marked = line.startswith(panels.CURRENT) or " ODD" in line or panels.CHANGED in line[:1]
             text.append(("\n" if number else "") + escaped(line), style="bold" if marked else "")
-        self.query_one(f"#{panel}", Static).update(text)
+        if text == self._shown.get(panel):
+            return
+        self._shown[panel] = text
+        shown = self.query_one(f"#{panel}", Static)
+        grows = panel in _GROWING and shown.styles.height != Scalar.from_number(len(lines))
+        if grows:
+            shown.styles.height = len(lines)
+        shown.update(text, layout=grows)  # a new layout of everything costs as much as all else
 
     def _column_ns(self, zoom: int) -> int:
         """What a column of the timeline stands for: with 0 the whole run fits, each further one is ten times closer."""

@@ -5,7 +5,7 @@ import sys
 
 from tests.bench import exit_costs, footprint, history, speed
 
-PARTS = ("speed", "exits", "startup", "memory", "walk", "explore", "page")
+PARTS = ("speed", "exits", "startup", "memory", "walk", "explore", "page", "keys")
 
 
 def main(words: list[str]) -> int:
@@ -65,6 +65,14 @@ def main(words: list[str]) -> int:
         say("\nthe page of the demonstration in Chromium, 3,000 positions in no order; bar: p95 at most 33 ms")
         times = ", ".join(f"{name} {found[name]:.1f} ms" for name in ("p50", "p95", "p99"))
         say(f"  input to frame {times}; {found['kb']:.0f} kB  {'ok' if found['p95'] <= 33 else 'MISSED'}")
+    if "keys" in chosen:
+        from tests.bench import keys  # and pyte for this one
+
+        report["keys"] = sizes = keys.repainting()
+        say("\na key of the stepper to the last byte on a terminal; bars: p95 50 ms, p99 100 ms")
+        for size, times in sizes.items():
+            verdict = "ok" if times["p95"] <= 50 and times["p99"] <= 100 else "MISSED"
+            say(f"  {size:<7}" + ", ".join(f"{name} {time:.1f} ms" for name, time in times.items()) + f"  {verdict}")
     if quiet:
         print(json.dumps(report))
     return 0
