@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from emu.history.history import History
-from emu.trace import Event, Store, Switch, Wake
+from emu.trace import Event, ExitEvent, Store, Switch, Wake
 
 SURVEYED = 1 << 24  # positions: a second or so
 RUNS, WAITS, SLEEPS = "█", "░", " "
-UPDATE, ODD = "▲", "▔"
+UPDATE, ODD, EXIT = "▲", "▔", "·"
 
 
 class Lane(NamedTuple):
@@ -29,13 +29,16 @@ class Courses:
         self._changes: dict[str, tuple[list[int], list[str]]] = {name: ([0], [WAITS]) for name in waiting}
         self._updates: dict[int, list[int]] = {}
         self._parity: dict[int, tuple[list[int], list[bool]]] = {}
+        self._exits: dict[int, list[int]] = {}
         self.end_ns = 0
 
     def __call__(self, event: Event) -> None:
         self.end_ns = max(self.end_ns, event.t)
         for name, state in states(event):
             self._enter(name, state, event.t)
-        if isinstance(event, Store) and event.area == "steal-time" and event.step in ("odd", "even"):
+        if isinstance(event, ExitEvent):
+            self._exits.setdefault(event.vcpu, []).append(event.t)
+        elif isinstance(event, Store) and event.area == "steal-time" and event.step in ("odd", "even"):
             times, odd = self._parity.setdefault(event.vcpu, ([0], [False]))
             times.append(event.t)
             odd.append(event.step == "odd")
@@ -43,7 +46,7 @@ class Courses:
                 self._updates.setdefault(event.vcpu, []).append(event.t)
 
     def lanes(self, first_ns: int, column_ns: int, width: int) -> list[Lane]:
-        """For each vCPU and task what it did from `first_ns` on, and for each area its updates."""
+        """For each vCPU and task what it did from `first_ns` on; of each vCPU also exits and updates."""
         found = []
         for name, (times, states) in self._changes.items():
             marks = []
@@ -54,19 +57,19 @@ class Courses:
             found.append(Lane(name, "".join(marks)))
             if name.startswith("vcpu"):
                 number = int(name[4:])
-                if number in self._parity:
+                if number in self._parity or number in self._exits:
                     found.append(Lane("area", self._area(number, first_ns, column_ns, width)))
         return found
 
     def _area(self, number: int, first_ns: int, column_ns: int, width: int) -> str:
-        times, odd = self._parity[number]
-        updates = self._updates.get(number, [])
+        times, odd = self._parity.get(number, ([0], [False]))
+        updates, exits = self._updates.get(number, []), self._exits.get(number, [])
         marks = []
         for column in range(width):
             at = first_ns + column * column_ns
-            first, last = (bisect.bisect_left(updates, one) for one in (at, at + column_ns))
             inside = odd[bisect.bisect_right(times, at) - 1]
-            marks.append(UPDATE if last > first else ODD if inside else " ")
+            calm = EXIT if _within(exits, at, column_ns) else " "
+            marks.append(UPDATE if _within(updates, at, column_ns) else ODD if inside else calm)
         return "".join(marks)
 
     def _enter(self, name: str, state: str, at: int) -> None:
@@ -76,6 +79,11 @@ class Courses:
         else:
             times.append(at)
             states.append(state)
+
+
+def _within(times: list[int], first_ns: int, column_ns: int) -> bool:
+    """Whether one of these times, which ascend, falls into a column."""
+    return bisect.bisect_left(times, first_ns) < bisect.bisect_left(times, first_ns + column_ns)
 
 
 def waiting(config: Mapping[str, Any]) -> list[str]:

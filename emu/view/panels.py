@@ -10,11 +10,12 @@ from emu.explain.step import bits_of
 from emu.machine import Machine
 from emu.state import GENERAL
 from emu.view import standing
-from emu.view.courses import Courses
+from emu.view.courses import EXIT, ODD, RUNS, UPDATE, WAITS, Courses
 from emu.view.session import Session
 
 CURRENT, CHANGED = "▶", "*"
 _FLAGS = ((0, "CF"), (6, "ZF"), (7, "SF"), (9, "IF"), (11, "OF"))
+_LEGEND = f"{RUNS} runs  {WAITS} waits  {UPDATE} update  {ODD} odd  {EXIT} exit"
 _LABEL = 6  # columns for the name of a lane
 _FUNCTION_MAX = 1 << 14
 
@@ -137,7 +138,9 @@ def timeline(courses: Courses, now_ns: int, column_ns: int, width: int) -> list[
     first, columns = _window(now_ns, column_ns, width)
     rows = [f"{lane.name:<{_LABEL}} {lane.marks}" for lane in courses.lanes(first, column_ns, columns)]
     cursor = min((now_ns - first) // column_ns, columns - 1)
-    rows.append(f"{'':<{_LABEL}} {' ' * cursor}↑ one column {column_ns:,} ns"[:width])
+    left = _LEGEND if cursor > len(_LEGEND) else ""
+    right = f"↑ one column {column_ns:,} ns" + ("" if left else f"   {_LEGEND}")
+    rows.append(f"{'':<{_LABEL}} {left:<{cursor}}{right}"[:width])
     return rows
 
 

@@ -5,6 +5,7 @@ Without colour nothing is lost: what matters has a mark or a word of its own.
 """
 
 import asyncio
+import textwrap
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -29,7 +30,7 @@ _WORDS = {
     "S": "store", "p": "preempt", "g": "guess", "pagedown": "step 100", "pageup": "back 100",
 }  # fmt: skip
 _KEYS = "→ step ← back r read n update S store p preempt g guess m memory : words ? help"
-_VIEWS = ("area", "MSRs", "memory")
+_VIEWS = ("area", "MSRs", "memory", "console")
 _SIDE = 37
 _LANE_NAME = 10
 _GROWING = ("registers", "timeline")
@@ -39,7 +40,7 @@ HELP = (
     "o: over a call   u: out of a function   x, r, n, d: to the next exit, read,",
     "   update, odd version   [ ] or a click: along the timeline   + -: closer",
     "S: be the host, make its next store   p: be the host, give the pCPU away",
-    "g: be asked what comes, 1 to 9: answer   m: area, MSRs, memory",
+    "g: be asked what comes, 1 to 9: answer   m: area, MSRs, memory, console",
     "colon, then words: to main  last main  set rax=5  mem rsp  edits  help   q: quit",
 )
 
@@ -219,6 +220,9 @@ class Stepper(App[None]):
         machine = self.session.machine
         if view == "MSRs":
             return panels.msrs(machine, _SIDE)
+        if view == "console":
+            printed = [line for row in self.session.say("console") for line in textwrap.wrap(row, _SIDE) or [""]]
+            return ["console", *printed[-height + 1 :]]
         if view == "memory":
             try:
                 at = self.session.memory_at(self._memory)

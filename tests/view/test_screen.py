@@ -162,6 +162,8 @@ def test_memory_and_msrs_take_turns_with_the_area() -> None:
         stepper.action_word("mem main")
         assert "memory at main" in text(stepper, "area")
         await pilot.press("m")
+        assert "nothing was printed yet" in text(stepper, "area")
+        await pilot.press("m")
         assert "version 3" in text(stepper, "area")
 
     driven(check)
