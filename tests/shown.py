@@ -33,8 +33,9 @@ from emu.__main__ import main
 from emu.compiler import reference_compiler
 
 ROOT = Path(__file__).parent.parent
-RUN_DOCUMENTS = tuple(
-    ROOT / name for name in ("README.md", "tutorials/running.md", "tutorials/first-hour.md", "tutorials/history.md")
+RUN_DOCUMENTS = (
+    *(ROOT / name for name in ("README.md", "tutorials/running.md", "tutorials/first-hour.md", "tutorials/history.md")),
+    *sorted((ROOT / "tutorials").glob("*/README.md")),
 )
 DOTS = "..."
 _FENCED = re.compile(

@@ -18,10 +18,10 @@ from tests import shown
 from tests.programs import assembled
 from tests.shown import RUN_DOCUMENTS, Played, Shown
 
-README, RUNNING, FIRST_HOUR, _ = RUN_DOCUMENTS
+README, RUNNING, FIRST_HOUR = RUN_DOCUMENTS[:3]
 DEMONSTRATION = "emu run clock --vcpus 2 --task busy"
 STEPS = [
-    pytest.param(path, number, id=f"{path.name}: {step.label}")
+    pytest.param(path, number, id=f"{path.relative_to(shown.ROOT)}: {step.label}")
     for path in RUN_DOCUMENTS
     for number, step in enumerate(shown.steps(path.read_text(encoding="utf-8")))
     if step.kind in ("command", "output")

@@ -12,6 +12,8 @@ Prose is prose. A comment begins a task, which reaches to what is hidden below i
 
     <!-- facts: 31 0x40000000 (where they come from) -->
         numbers of the text that no command shows; it is for the tests alone
+    <!-- output of: COMMAND -->
+        before a block of text: the tests write and compare it, as in the other documents
 
 Below a task, `<details>` with the summary Hint or Answer hold what is shown on request, or afterwards.
 
@@ -34,7 +36,7 @@ _FOLDER = re.compile(r"(\d\d)-[a-z0-9-]+")
 _TASK = re.compile(r"^<!-- (predict|step|fix): (.*?) -->\n", re.MULTILINE | re.DOTALL)
 _DETAILS = re.compile(r"<details><summary>(Hint|Answer)</summary>\n(.*?)</details>\n*", re.DOTALL)
 _KEY = re.compile(rf"; (?=(?:{'|'.join([*set.union(*_NEEDS.values()), 'then'])}): )")
-_FACTS = re.compile(r"<!-- facts: [^>]* -->")
+_FOR_TESTS = re.compile(r"<!-- (?:facts|output)[^\n]* -->\n?")
 _HEADING = re.compile(r"^## ", re.MULTILINE)
 _CHOICE = re.compile(r"^(\d)\. (.*)$", re.MULTILINE)
 
@@ -103,7 +105,7 @@ def _parts(body: str, where: str) -> list[Part]:
 
 
 def _prose(text: str) -> list[Part]:
-    text = _FACTS.sub("", text).strip()
+    text = _FOR_TESTS.sub("", text).strip()
     return [Part("", text + "\n")] if text else []
 
 
