@@ -6,7 +6,7 @@ Prose is prose. A comment begins a task, which reaches to what is hidden below i
         a question and numbered choices, of which this is the right one; the output of the command has the text in it
     <!-- step: GUEST OPTIONS; until: WORD shows TEXT; by: WORDS | WORDS -->
         to be done in the stepper, until this word of it shows this text; one way there is given, and with `then` words
-        that show what the answer tells
+        that show what the answer tells. A way that ends with a look is done with that look, not before
     <!-- fix: FILE; check: COMMAND; fails: TEXT; passes: TEXT -->
         the file has a hole; the command fails and prints the one text with it, and passes with the other without
 
