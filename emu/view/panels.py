@@ -87,9 +87,9 @@ def values(machine: Machine) -> dict[str, int]:
 
 
 def area(machine: Machine, width: int) -> list[str]:
-    """MSR and area of each vCPU, decoded in words."""
+    """MSR and area of each vCPU, decoded in words; first of the one whose turn it is."""
     rows = []
-    for package in machine.packages:
+    for package in sorted(machine.packages, key=lambda one: one.number != standing.acting(machine)):
         steal = package.steal
         if steal is None:
             rows.append(f"vcpu{package.number}: steal time is not offered")
