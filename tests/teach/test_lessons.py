@@ -90,6 +90,13 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
 
+def test_there_are_twelve_at_least_and_each_asks_predicts_steps_and_mends():
+    assert [lesson.number for lesson in LESSONS] == list(range(1, len(LESSONS) + 1)) and len(LESSONS) >= 12
+    for lesson in LESSONS:
+        assert {task.kind for task in lesson.tasks} == {PREDICT, STEP, FIX}, lesson.name
+        assert lesson.parts[0].kind == "" and "?" in lesson.parts[0].text, f"{lesson.name} begins without a question"
+
+
 @pytest.mark.parametrize(("lesson", "task"), [one for one in TASKS if one[1].kind == PREDICT], ids=named)
 def test_prediction_is_shown_by_a_machine(lesson: Lesson, task):
     assert task.about["with"] in shown.run(task.about["shown by"]).output
