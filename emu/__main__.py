@@ -28,6 +28,7 @@ COMMANDS = {
     "build": "build a guest from C or assembler",
     "guests": "list the guests that come with emu",
     "conform": "compare the emulator with its specification and with real KVM",
+    "doctor": "say which optional parts are here, and how to get the others",
     "abi-header": "print the C header with every number a guest may rely on",
 }
 

@@ -73,7 +73,7 @@ MAY_IMPORT = {
     "gdb": MACHINE | {"history", "explain", "view"},
     "report": MACHINE | {"history", "explain", "view"},
     "commands": MACHINE
-    | {"history", "explain", "explore", "gdb", "report", "teach", "view", "abi_header", "kvm", "conform"},
+    | {"history", "explain", "explore", "gdb", "report", "teach", "view", "abi_header", "compiler", "kvm", "conform"},
 }
 LAZY = {"__init__", "__main__"}  # these alone may name any room
 
