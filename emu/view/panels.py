@@ -133,10 +133,19 @@ def host(session: Session, width: int) -> list[str]:
     return [row[:width] for row in rows]
 
 
-def timeline(courses: Courses, now_ns: int, column_ns: int, width: int) -> list[str]:
-    """Lanes around the cursor, which stands under the last line's mark."""
+def timeline(courses: Courses, machine: Machine, column_ns: int, width: int, most: int) -> list[str]:
+    """Lanes around the cursor, which stands under the last line's mark; in `most` rows.
+
+    Where there are more lanes, those of the vCPU whose turn it is come first.
+    """
+    now_ns = machine.now_ns
     first, columns = _window(now_ns, column_ns, width)
-    rows = [f"{lane.name:<{_LABEL}} {lane.marks}" for lane in courses.lanes(first, column_ns, columns)]
+    lanes = courses.lanes(first, column_ns, columns)
+    if len(lanes) >= most:
+        names = [lane.name for lane in lanes]
+        at = names.index(f"vcpu{standing.acting(machine)}")
+        lanes = [*lanes[at:], *lanes[:at]][: most - 1]
+    rows = [f"{lane.name:<{_LABEL}} {lane.marks}" for lane in lanes]
     cursor = min((now_ns - first) // column_ns, columns - 1)
     left = _LEGEND if cursor > len(_LEGEND) else ""
     right = f"↑ one column {column_ns:,} ns" + ("" if left else f"   {_LEGEND}")

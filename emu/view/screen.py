@@ -34,7 +34,7 @@ _VIEWS = ("area", "MSRs", "memory", "console")
 _SIDE = 37
 _LANE_NAME = 10
 _GROWING = ("registers", "timeline")
-_LANES, _REGISTERS = 6, 11  # rows at most
+_LANES, _REGISTERS = 6, 11  # rows at most, of a small screen
 HELP = (
     "s, right: step   b, left: back   page keys: 100 of them   home, end",
     "o: over a call   u: out of a function   x, r, n, d: to the next exit, read,",
@@ -205,7 +205,8 @@ class Stepper(App[None]):
         """
         machine = self.session.machine
         width = max(self.size.width, 40)
-        lanes = panels.timeline(self._courses, machine.now_ns, self._column_ns(self._zoom), width)[-_LANES:]
+        most = max(_LANES, self.size.height // 4)
+        lanes = panels.timeline(self._courses, machine, self._column_ns(self._zoom), width, most)
         registers = panels.registers(machine, self._before, _SIDE + 1)[:_REGISTERS]
         typing = self.query_one("#words", Input).display
         height = max(self.size.height - len(lanes) - _LOG_LINES - 2 - typing, 4)

@@ -133,6 +133,18 @@ def test_timeline_is_scrubbed_by_keys_and_mouse() -> None:
     driven(check)
 
 
+def test_of_many_lanes_those_of_the_vcpu_whose_turn_it_is_are_there() -> None:
+    async def check(stepper: Stepper, pilot: Pilot[None]) -> None:
+        for _ in range(6):
+            await pilot.press("n")
+            rows = text(stepper, "timeline").splitlines()
+            acting = stepper.session.machine.acting
+            assert acting is not None and rows[0].startswith(f"vcpu{acting.number} ") and len(rows) == 6
+            assert "↑" in rows[-1]
+
+    driven(check, guest="clock", config=Config(vcpus=5, tasks=("busy",)))
+
+
 def test_guess_is_answered_by_a_digit() -> None:
     async def check(stepper: Stepper, pilot: Pilot[None]) -> None:
         await pilot.press("n", "r", "1", "g")
