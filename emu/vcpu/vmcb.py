@@ -176,7 +176,7 @@ class Vmcb:
 
     def free_cr0(self, free: bool) -> None:
         """Whether the next VMRUN leaves writes of CR0 to the guest."""
-        _HALF.pack_into(self.memory, INTERCEPT_CR_WRITE, _CR_WRITES & ~free)
+        _HALF.pack_into(self.memory, INTERCEPT_CR_WRITE, _CR_WRITES & ~int(free))
 
     def set_events(self, inject: int, int_ctl: int) -> None:
         """What VMRUN delivers on its way into the guest (EVENTINJ), and whether a virtual interrupt is pending."""
