@@ -181,7 +181,7 @@ def zig() -> Compiler | None:
     if package is None or package.origin is None:
         return None
     command = (sys.executable, "-m", "ziglang")
-    version = _first_line((*command, "version"))
+    version = first_line((*command, "version"))
     home = str(Path(package.origin).resolve().parent)
     return Compiler("zig", version, (*command, "cc"), _ZIG_TARGETS, home) if version else None
 
@@ -202,7 +202,7 @@ def _candidates() -> Iterator[Compiler]:
     chosen = _words(os.environ.get("CC", ""))
     for command in ([chosen] if chosen else []) + [[name] for name in NAMES_ON_PATH]:
         program = shutil.which(command[0])
-        version = _first_line((*command, "--version")) if program else ""
+        version = first_line((*command, "--version")) if program else ""
         if version:
             name = " ".join(command)
             yield Compiler(name, version, tuple(command), _ZIG_TARGETS if "zig" in name else _WORD_FLAGS)
@@ -244,7 +244,8 @@ def _dependencies(listing: Path, folder: Path) -> set[Path]:
     return {path for path in paths if "ziglang" not in path.parts}
 
 
-def _first_line(command: tuple[str, ...]) -> str:
+def first_line(command: tuple[str, ...]) -> str:
+    """The first line that a command prints; empty where it fails, takes too long or is not there."""
     try:
         run = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=COMPILE_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired):

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from emu import data
 from emu.commands import step as stepper
 from emu.faults import HostError
-from emu.teach.guide import Ran, met
+from emu.teach.guide import DONE, Ran, met
 from emu.view.session import Session
 
-_DONE, _NOT_YET = "Done: that is it.", "Not yet."
+_NOT_YET = "Not yet."
 
 
 def ran(command: str) -> Ran:
@@ -42,7 +42,7 @@ def check(command: str, *, passes: str) -> None:
     """Run the command, and say whether it prints what it should."""
     outcome = ran(command)
     print(outcome.output)
-    print(_DONE if outcome.status == 0 and passes in outcome.output else _NOT_YET)
+    print(DONE if outcome.passes(passes) else _NOT_YET)
 
 
 def session(words: str, check: Callable[[], None]) -> Session:
@@ -69,7 +69,7 @@ class Walk:
                 told = [error.sentence]
             print(f"> {word}", *told, sep="\n")
         if self._until is not None:
-            print(_DONE if met(self.session, self._until) else _NOT_YET)
+            print(DONE if met(self.session, self._until) else _NOT_YET)
 
     def _repr_html_(self) -> str:
         from emu.report.notebook import of_history

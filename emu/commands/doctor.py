@@ -8,7 +8,6 @@ import importlib.util
 import json
 import platform
 import shutil
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
@@ -16,12 +15,11 @@ from typing import NamedTuple
 
 from emu import data
 from emu.commands.flags import Parser
-from emu.compiler import find_compiler
+from emu.compiler import find_compiler, first_line
 from emu.faults import HostError, escaped
 
 _WIDTH = 80
 _INDENT = " " * 12
-_PATIENCE_S = 20
 _EPILOG = """examples:
   emu doctor
   emu doctor --json
@@ -84,7 +82,7 @@ def _kvm() -> Part:
 
 
 def _gdb() -> Part:
-    return Part("gdb", _version("gdb"), "emu gdb", "apt install gdb")
+    return Part("gdb", first_line(("gdb", "--version")) or None, "emu gdb", "apt install gdb")
 
 
 def _browser() -> Part:
@@ -107,15 +105,3 @@ def _screen() -> Part:
 
 
 _PARTS: tuple[Callable[[], Part], ...] = (_compiler, _guests, _kvm, _gdb, _browser, _jupyter, _screen)
-
-
-def _version(program: str) -> str | None:
-    """The first line of `program --version`, or None where it does not run."""
-    path = shutil.which(program)
-    if path is None:
-        return None
-    try:
-        ran = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=_PATIENCE_S, errors="replace")
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return ran.stdout.partition("\n")[0].strip() or None if ran.returncode == 0 else None

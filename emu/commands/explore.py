@@ -19,7 +19,6 @@ from emu.commands.flags import Once, Parser
 from emu.commands.interruption import interruption
 from emu.commands.output_file import output_file
 from emu.commands.progress import Ticker, wanted
-from emu.commands.record_file import write_recording
 from emu.explore import team
 from emu.explore.instance import MAX_UPDATES, Instance, read_of
 from emu.explore.properties import AWAKE, CLOCK, PROPERTIES, Own
@@ -31,6 +30,7 @@ from emu.guest import load_guest
 from emu.history.edits import MAX_BURST, HostStore
 from emu.history.history import History
 from emu.history.recording import Outcome, Recording, TraceHash, source_texts
+from emu.history.recording import to_bytes as recording_bytes
 from emu.scenario import HOST_MODELS, STEAL_STORES, is_digits
 
 _STATUS = {PROVED: 0, REFUTED: 1, OPEN: 3}
@@ -241,7 +241,7 @@ def _record(parsed: argparse.Namespace, instance: Instance, report: Report) -> t
         name, instance.image.source, instance.config(), outcome, history.edits, lines, found.position, tuple(told)
     )
     with output_file(path, "--record", [parsed.guest]) as file:
-        write_recording(file, path, kept)
+        file.write(recording_bytes(kept))
     return told, path
 
 

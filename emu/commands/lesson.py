@@ -16,7 +16,7 @@ from emu import data
 from emu.commands import cells, step
 from emu.commands.flags import Once, Parser
 from emu.commands.interruption import interruption
-from emu.commands.output_file import output_file, unwritable
+from emu.commands.output_file import output_file
 from emu.faults import HostError, escaped
 from emu.teach import progress
 from emu.teach.guide import HELP, Guide, Prose
@@ -65,11 +65,8 @@ def _notebook(lesson: Lesson, path: str) -> int:
         content = notebook(lesson).encode("utf-8")
     except OSError as error:
         raise HostError(f"a file of the lesson cannot be read ({error.strerror})", lesson.name) from None
-    with output_file(path, "--notebook", []) as file:
-        try:
-            file.write(content)
-        except OSError as error:
-            raise unwritable(error, path, "--notebook") from None
+    with output_file(path, "--notebook") as file:
+        file.write(content)
     print(f"wrote {path}; open it with Jupyter, where emu is installed too")
     return 0
 

@@ -8,12 +8,28 @@ from typing import BinaryIO
 from emu.faults import HostError
 
 
+class OutputFile:
+    """What output_file opened; all that can be done with it is to write on."""
+
+    def __init__(self, file: BinaryIO, path: str, flag: str) -> None:
+        self._file = file
+        self._path = path
+        self._flag = flag
+
+    def write(self, content: bytes) -> None:
+        """Write all of it. Raises HostError where that fails."""
+        try:
+            self._file.write(content)
+        except OSError as error:
+            raise _unwritable(error, self._path, self._flag) from None
+
+
 @contextlib.contextmanager
-def output_file(path: str, flag: str, inputs: Iterable[str] = ()) -> Iterator[BinaryIO]:
+def output_file(path: str, flag: str, inputs: Iterable[str] = ()) -> Iterator[OutputFile]:
     """A file open for writing, which is moved to `path` at the end; a pipe or a device is written to directly.
 
     `inputs` are files the run is read from: none of them is replaced. Raises HostError, which names the `flag`, where
-    `path` cannot be written; what is written to the file may raise OSError.
+    `path` cannot be written.
     """
     if path == "-":
         raise HostError("this cannot go to standard output, where the guest prints", f"{flag} -", "name a file")
@@ -21,7 +37,7 @@ def output_file(path: str, flag: str, inputs: Iterable[str] = ()) -> Iterator[Bi
     try:
         place = os.path.realpath(path)  # a link keeps pointing where it points
     except (OSError, ValueError) as error:
-        raise unwritable(error, path, flag) from None
+        raise _unwritable(error, path, flag) from None
     if os.path.isdir(place):
         raise HostError("this is a folder", path, elsewhere)
     for one in inputs:
@@ -32,15 +48,15 @@ def output_file(path: str, flag: str, inputs: Iterable[str] = ()) -> Iterator[Bi
     try:
         file = open(partial, "wb" if direct else "xb")  # noqa: SIM115
     except (OSError, ValueError) as error:
-        raise unwritable(error, path, flag) from None
+        raise _unwritable(error, path, flag) from None
     try:
-        yield file
+        yield OutputFile(file, path, flag)
         try:
             file.close()
             if not direct:
                 os.replace(partial, place)
         except OSError as error:
-            raise unwritable(error, path, flag) from None
+            raise _unwritable(error, path, flag) from None
     except BaseException:
         with contextlib.suppress(OSError):
             file.close()
@@ -50,7 +66,6 @@ def output_file(path: str, flag: str, inputs: Iterable[str] = ()) -> Iterator[Bi
         raise
 
 
-def unwritable(error: OSError | ValueError, path: str, flag: str) -> HostError:
-    """What to tell where writing failed."""
+def _unwritable(error: OSError | ValueError, path: str, flag: str) -> HostError:
     reason = getattr(error, "strerror", None) or error
     return HostError(f"cannot be written ({reason})", path, f"choose another place for {flag}")

@@ -3,10 +3,9 @@
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
 
 from emu import data
-from emu.commands.output_file import output_file, unwritable
+from emu.commands.output_file import OutputFile, output_file
 from emu.history.recording import Outcome, Recording, TraceHash, source_texts, to_bytes
 from emu.machine import Machine
 from emu.recorder import Sink
@@ -16,9 +15,8 @@ from emu.trace import Event
 class RecordFile:
     """Listens to a run, and writes down what determined it."""
 
-    def __init__(self, file: BinaryIO, path: str) -> None:
+    def __init__(self, file: OutputFile) -> None:
         self._file = file
-        self._path = path
         self._hash = TraceHash()
 
     def listening(self, other: Sink | None) -> Sink:
@@ -42,19 +40,11 @@ class RecordFile:
         source = machine.image.source
         lines = source_texts(source, data.source_text)
         recording = Recording(os.path.basename(guest) if os.sep in guest else guest, source, config, outcome)
-        write_recording(self._file, self._path, recording._replace(lines=lines))
-
-
-def write_recording(file: BinaryIO, path: str, recording: Recording) -> None:
-    """Write it. Raises HostError where that fails."""
-    try:
-        file.write(to_bytes(recording))
-    except OSError as error:
-        raise unwritable(error, path, "--record") from None
+        self._file.write(to_bytes(recording._replace(lines=lines)))
 
 
 @contextlib.contextmanager
 def record_file(path: str, inputs: Iterable[str] = ()) -> Iterator[RecordFile]:
     """A recording at `path`, as output_file makes files. Raises HostError as that does."""
     with output_file(path, "--record", inputs) as file:
-        yield RecordFile(file, path)
+        yield RecordFile(file)

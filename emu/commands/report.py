@@ -11,7 +11,7 @@ import sys
 from emu.commands.flags import Once, Parser, add_options
 from emu.commands.interruption import interruption
 from emu.commands.opened import Opened, opened
-from emu.commands.output_file import output_file, unwritable
+from emu.commands.output_file import output_file
 from emu.commands.progress import Ticker, wanted
 from emu.faults import HostError
 from emu.history import where
@@ -59,10 +59,7 @@ def main(arguments: list[str]) -> int:
                 else:
                     text = _page(run, Projector(run.history, ticker, check), parsed, steps, arguments)
                 content = text.encode("utf-8")
-                try:
-                    file.write(content)
-                except OSError as error:
-                    raise unwritable(error, parsed.output, "-o") from None
+                file.write(content)
         finally:
             ticker.clear()
     print(f"wrote {parsed.output} ({len(content) / 1000:,.0f} kB)")

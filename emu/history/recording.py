@@ -1,8 +1,8 @@
 """Recordings (`.emurec`): all that a run was determined by, in one file that replays it anywhere.
 
-One of our packed files: the guest's image, the configuration, the edits,
-the lines of source that the program was made of, and what the run came to, so that a replay can tell whether it was
-the same run. Opening one executes nothing and unpickles nothing; sizes are bounded before anything is believed.
+One of our packed files: the guest's image, the configuration, the edits, the lines of source that the program was made
+of, and what the run came to, so that a replay can tell whether it was the same run. Opening one executes nothing and
+unpickles nothing; sizes are bounded before anything is believed.
 
 In Linux: perf.data carries the build-ids of what was run; rr's traces carry the inputs, as this does.
 """

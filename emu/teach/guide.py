@@ -11,6 +11,7 @@ from emu.teach.lesson import FIX, PREDICT, STEP, Lesson, Part
 from emu.view.session import Session
 
 _LOOKS = {"where", "area", "host", "console", "msrs", "mem"}  # words that change nothing
+DONE = "Done: that is it."
 HELP = "Enter goes on. Also: hint, skip, again, quit (your place is kept), help."
 
 
@@ -25,6 +26,10 @@ class Ran(NamedTuple):
 
     status: int
     output: str
+
+    def passes(self, text: str) -> bool:
+        """Whether it ended well and printed this."""
+        return self.status == 0 and text in self.output
 
 
 class Guide:
@@ -105,17 +110,17 @@ class Guide:
         if not (looked and met(self._session, task.about["until"])):
             return told
         self.solved += 1
-        return [*told, "", "Done: that is it.", *_prose(task.answer), *self._on()]
+        return [*told, "", DONE, *_prose(task.answer), *self._on()]
 
     def _fix(self, task: Part, word: str) -> list[str]:
         if word not in ("", "check"):
             return [f"change {task.subject}, then press Enter: it runs `{task.about['check']}`"]
         ran = self._run(task.about["check"])
         lines = ran.output.rstrip().splitlines()
-        if ran.status or task.about["passes"] not in ran.output:
+        if not ran.passes(task.about["passes"]):
             return [*lines, "", f"Not yet: change {task.subject} and press Enter, or ask for a `hint`."]
         self.solved += 1
-        return [*lines, "", "Done: that is it.", *_prose(task.answer), *self._on()]
+        return [*lines, "", DONE, *_prose(task.answer), *self._on()]
 
     def _on(self) -> list[str]:
         self.at += 1

@@ -182,8 +182,7 @@ class Stepper(App[None]):
     @on(Click, "#timeline")
     def clicked(self, event: Click) -> None:
         """To the time that was pointed at."""
-        width = max(self.size.width, 40)
-        self._to_time(panels.time_at(event.x, self.session.machine.now_ns, self._column_ns(self._zoom), width))
+        self._to_time(panels.time_at(event.x, self.session.machine.now_ns, self._column_ns(self._zoom), self._width))
 
     def _to_time(self, now_ns: int) -> None:
         self.action_word(f"to time:{now_ns}ns" if now_ns else "start")
@@ -204,7 +203,7 @@ class Stepper(App[None]):
         Their heights are reckoned here: a layout that is still to be made would tell those of the moment before.
         """
         machine = self.session.machine
-        width = max(self.size.width, 40)
+        width = self._width
         most = max(_LANES, self.size.height // 4)
         lanes = panels.timeline(self._courses, machine, self._column_ns(self._zoom), width, most)
         registers = panels.registers(machine, self._before, _SIDE + 1)[:_REGISTERS]
@@ -247,7 +246,11 @@ class Stepper(App[None]):
             shown.styles.height = len(lines)
         shown.update(text, layout=grows)  # a new layout of everything costs as much as all else
 
+    @property
+    def _width(self) -> int:
+        return max(self.size.width, 40)
+
     def _column_ns(self, zoom: int) -> int:
         """What a column of the timeline stands for: with 0 the whole run fits, each further one is ten times closer."""
-        columns = max(self.size.width, 40) - _LANE_NAME
+        columns = self._width - _LANE_NAME
         return max(1, -(-self._courses.end_ns // columns) // int(10**zoom))
