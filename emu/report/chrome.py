@@ -12,7 +12,7 @@ from typing import Any
 from emu import abi
 from emu.diagnosis.words import msr as named
 from emu.trace import Begin, End, Event, ExitEvent, Mark, MsrWrite, Store, Switch, Trap
-from emu.view.courses import RUNS, SLEEPS, WAITS, states, waiting
+from emu.view.courses import RUNS, SLEEPS, WAITS, States, waiting
 
 _GUEST, _HOST = 1, 2
 # Perfetto wants numbers of threads that are no other thread's, no process's, and not 0.
@@ -27,9 +27,10 @@ class ChromeTrace:
         self._lines: list[str] = []
         self._open: dict[str, tuple[str, int]] = {}
         self._steal: dict[int, int] = {}
+        self._states = States()
 
     def __call__(self, event: Event) -> None:
-        for who, state in states(event):
+        for who, state in self._states(event):
             self._enter(who, _NAMES[state], event.t)
         match event:
             case Begin():

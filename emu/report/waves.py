@@ -14,9 +14,9 @@ from vcd.writer import Variable, VCDWriter
 from emu import abi
 from emu.report.chrome import stored_steal
 from emu.trace import Begin, Event, ExitEvent, MsrWrite, Store, Switch
-from emu.view.courses import RUNS, WAITS, states, waiting
+from emu.view.courses import RUNS, WAITS, States, waiting
 
-_STATES = {"runs": RUNS, "waits": WAITS}
+_LINES = {"runs": RUNS, "waits": WAITS}
 _BITS = {"steal": 64, "version": 32, "odd": 1, "preempted": 1, "msr_steal_time": 64, "exits": 32}
 Value = int | str
 
@@ -29,11 +29,12 @@ class Waves:
         self._changes: list[tuple[int, tuple[str, str], Value]] = []
         self._first: dict[tuple[str, str], Value] = {}
         self._end = 0
+        self._states = States()
 
     def __call__(self, event: Event) -> None:
         self._end = max(self._end, event.t)
-        for who, state in states(event):
-            for name, one in _STATES.items():
+        for who, state in self._states(event):
+            for name, one in _LINES.items():
                 self._set(event.t, who, name, int(state == one))
         match event:
             case Begin():
@@ -71,7 +72,7 @@ class Waves:
             self._first |= {(who, "runs"): 0, (who, "waits"): int(who in wants)}
             self._first |= {(who, name): 0 for name in _BITS}
         for number in range(len(event.config["tasks"])):
-            self._first |= {(f"task{number}", name): 0 for name in _STATES}
+            self._first |= {(f"task{number}", name): 0 for name in _LINES}
         self._values = dict(self._first)
 
     def _store(self, event: Store) -> None:

@@ -30,11 +30,12 @@ class Courses:
         self._updates: dict[int, list[int]] = {}
         self._parity: dict[int, tuple[list[int], list[bool]]] = {}
         self._exits: dict[int, list[int]] = {}
+        self._states = States()
         self.end_ns = 0
 
     def __call__(self, event: Event) -> None:
         self.end_ns = max(self.end_ns, event.t)
-        for name, state in states(event):
+        for name, state in self._states(event):
             self._enter(name, state, event.t)
         if isinstance(event, ExitEvent):
             self._exits.setdefault(event.vcpu, []).append(event.t)
@@ -91,14 +92,22 @@ def waiting(config: Mapping[str, Any]) -> list[str]:
     return [f"vcpu{number}" for number in range(config["vcpus"] if config["start"] == "all" else 1)]
 
 
-def states(event: Event) -> list[tuple[str, str]]:
-    """Who begins to run, to wait or to sleep with this event."""
-    if isinstance(event, Wake):
-        return [(event.who, WAITS)]
-    if not isinstance(event, Switch):
-        return []
-    found = [(event.prev, SLEEPS if event.why == "blocked" else WAITS), (event.next, RUNS)]
-    return [one for one in found if one[0] != "idle"]
+class States:
+    """Tells, event by event, who begins to run, to wait or to sleep."""
+
+    def __init__(self) -> None:
+        self._now: dict[str, str] = {}
+
+    def __call__(self, event: Event) -> list[tuple[str, str]]:
+        found: list[tuple[str, str]] = []
+        if isinstance(event, Wake):
+            if self._now.get(event.who, SLEEPS) == SLEEPS:  # else it was woken while it blocked, and has kept its pCPU
+                found = [(event.who, WAITS)]
+        elif isinstance(event, Switch):
+            ends = (event.prev, SLEEPS if event.why == "blocked" else WAITS), (event.next, RUNS)
+            found = [one for one in ends if one[0] != "idle"]
+        self._now.update(found)
+        return found
 
 
 def survey(history: History, heartbeat: Callable[[], None] = lambda: None) -> Courses:

@@ -3,8 +3,8 @@
 from emu.guest import load_guest
 from emu.history.history import History
 from emu.scenario import Config
-from emu.trace import Event, ExitEvent, Store
-from emu.view.courses import EXIT, ODD, RUNS, UPDATE, WAITS, survey
+from emu.trace import Event, ExitEvent, Store, Switch, Wake
+from emu.view.courses import EXIT, ODD, RUNS, SLEEPS, UPDATE, WAITS, States, survey
 
 
 def test_each_column_tells_the_exits_updates_and_odd_versions_of_its_time() -> None:
@@ -25,3 +25,12 @@ def test_each_column_tells_the_exits_updates_and_odd_versions_of_its_time() -> N
         exits = any(isinstance(event, ExitEvent) for event in inside)
         assert mark == (UPDATE if "even" in stores else ODD if odd else EXIT if exits else " ")
     assert {UPDATE, ODD, EXIT} <= set(lanes["area"]) and set(lanes["vcpu0"]) <= {RUNS, WAITS}
+
+
+def test_who_is_woken_while_it_runs_goes_on_running() -> None:
+    states = States()
+    assert states(Switch(0, 0, "idle", "vcpu0", "start")) == [("vcpu0", RUNS)]
+    assert states(Wake(5, "vcpu0")) == []
+    assert states(Switch(9, 0, "vcpu0", "idle", "blocked")) == [("vcpu0", SLEEPS)]
+    assert states(Wake(12, "vcpu0")) == [("vcpu0", WAITS)]
+    assert states(Wake(13, "task0")) == [("task0", WAITS)]
