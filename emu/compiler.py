@@ -95,11 +95,19 @@ class Compiler(NamedTuple):
         return f"{self.name} ({self.version})"
 
     def link(
-        self, sources: list[Path], output: Path, bits: int, *, typed: str = "", tell: Tell = to_stderr
+        self,
+        sources: list[Path],
+        output: Path,
+        bits: int,
+        *,
+        typed: str = "",
+        root: Path | None = None,
+        tell: Tell = to_stderr,
     ) -> set[Path]:
         """Compiles absolute `sources`, links them to `output`, and returns all files that were read for it.
 
-        `typed` is the first source as the user called it; messages call it so. `tell` is called with the warnings of
+        `typed` is the first source as the user called it; messages call it so. What lies in `root` is called by its
+        name there. `tell` is called with the warnings of
         each step that has any. Raises HostError with the first error, and all of the compiler's output as its detail.
         """
         guests = data.guests_dir()
@@ -108,6 +116,8 @@ class Compiler(NamedTuple):
         prefixes = [f"-ffile-prefix-map={guests}=guests"]
         if self.home:
             prefixes.append(f"-ffile-prefix-map={self.home}=compiler")
+        if root is not None:
+            prefixes.append(f"-ffile-prefix-map={root}{os.sep}=")
         target = self.targets[bits]
         objects: list[str] = []
         needed: set[Path] = set()

@@ -403,14 +403,24 @@ def load_scenario(path: str | os.PathLike[str]) -> Scenario:
     guest = table.pop("guest", None)
     if guest is not None and not (isinstance(guest, str) and guest):
         raise HostError("the guest must be a path or a name, in quotes", f"{path}: guest")
-    values = {}
-    for key, value in table.items():
-        if key not in BY_NAME:
-            raise HostError(f"there is no option {key!r}", path, did_you_mean(key, ("guest", *BY_NAME)))
-        values[key] = _texts(BY_NAME[key], value, f"{path}: {key}")
+    values = _table_texts(table, path, ("guest",))
     if "script" in values:
         values["script"] = [os.path.join(os.path.dirname(path), one) for one in values["script"]]
     return Scenario(guest and _beside(path, guest), from_text(values, where=path))
+
+
+def from_table(table: Mapping[str, Any], where: str, base: Config = Config()) -> Config:
+    """`base` with the options of a TOML table. Raises HostError, naming the option below `where`."""
+    return from_text(_table_texts(table, where), base, where)
+
+
+def _table_texts(table: Mapping[str, Any], where: str, others: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    values = {}
+    for key, value in table.items():
+        if key not in BY_NAME:
+            raise HostError(f"there is no option {key!r}", where, did_you_mean(key, (*others, *BY_NAME)))
+        values[key] = _texts(BY_NAME[key], value, f"{where}: {key}")
+    return values
 
 
 def _texts(option: Option, value: object, where: str) -> list[str]:

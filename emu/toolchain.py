@@ -68,6 +68,20 @@ def build(
     _stamp_path(output).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
 
 
+def build_together(
+    sources: list[Path], output: Path, *, compiler: Compiler | None = None, tell: Tell = to_stderr
+) -> None:
+    """Compiles several sources of one folder, .c or .S, and links them to one 64-bit guest program at `output`.
+
+    The start code is always ours. Messages and debug information call each source by its bare name. Raises HostError
+    as `build` does.
+    """
+    guests = data.guests_dir()
+    parts = [*sources, *(guests / name for name in ("start.S", "trap.S", "runtime.c"))]
+    compiler = compiler or find_compiler()
+    compiler.link(parts, output, 64, typed=sources[0].name, root=sources[0].parent, tell=tell)
+
+
 def bits_of(source: Path) -> int:
     """The word size of a guest by its name: torn32.c is 32-bit code."""
     return 32 if source.stem.endswith("32") else 64

@@ -20,16 +20,14 @@ from emu.commands.interruption import interruption
 from emu.commands.output_file import output_file
 from emu.commands.progress import Ticker, wanted
 from emu.explore import team
+from emu.explore.evidence import evidence
 from emu.explore.instance import MAX_UPDATES, Instance, read_of
 from emu.explore.properties import AWAKE, CLOCK, PROPERTIES, Own
 from emu.explore.saved import take_up, to_bytes
 from emu.explore.search import OPEN, PROVED, REFUTED, Report, Search
-from emu.explore.story import story
 from emu.faults import HostError
 from emu.guest import load_guest
-from emu.history.edits import MAX_BURST, HostStore
-from emu.history.history import History
-from emu.history.recording import Outcome, Recording, TraceHash, source_texts
+from emu.history.edits import MAX_BURST
 from emu.history.recording import to_bytes as recording_bytes
 from emu.scenario import HOST_MODELS, STEAL_STORES, is_digits
 
@@ -217,32 +215,15 @@ def _tell(parsed: argparse.Namespace, instances: list[Instance], reports: list[R
 
 def _record(parsed: argparse.Namespace, instance: Instance, report: Report) -> tuple[list[str], str]:
     """The story of a violation, and the file that replays it."""
-    found = report.found
-    assert found is not None
-    digest = TraceHash()
-    schedule = found.way.steps
-    history = History(instance.image, instance.config(), edits=schedule, trace=digest)
-    history.go(found.position)
-    # A host does not stop in the middle of an update: without its end the guest might wait for ever.
-    for package in history.machine.packages if schedule and not history.ended else ():
-        while package.steal is not None and package.steal.under_way is not None:
-            history.edit(HostStore(package.number, package.added_ns, instance.halves))
-    history.end()
-    machine = history.machine
-    assert machine.reason is not None
-    outcome = Outcome(machine.position, machine.reason, machine.exit_port.code, digest.hexdigest())
-    told = story(history, found)
+    assert report.found is not None
     name = Path(parsed.guest).name.partition(".")[0]
     path = parsed.record or f"{name}.emurec"
     if parsed.record is None and os.path.exists(path) and not _is_recording(path):
         raise HostError("this file is no recording, and would be replaced", path, "name another with --record FILE")
-    lines = source_texts(instance.image.source, data.source_text)
-    kept = Recording(
-        name, instance.image.source, instance.config(), outcome, history.edits, lines, found.position, tuple(told)
-    )
+    kept = evidence(instance, report.found, name, data.source_text)
     with output_file(path, "--record", [parsed.guest]) as file:
         file.write(recording_bytes(kept))
-    return told, path
+    return list(kept.story), path
 
 
 def _is_recording(path: str) -> bool:

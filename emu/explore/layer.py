@@ -114,7 +114,7 @@ class Explorer:
         """Let the guest go on from a state to its next visible point; the state there, None at its end."""
         runner = self._runner
         self._stand_at(node)
-        runner.advance()
+        runner.advance(node.snapshot)
         self._at = None
         if runner.ended:
             node.end = CUT if runner.cut else ENDED
@@ -162,6 +162,7 @@ class Explorer:
     def _settle(self, node: Node) -> None:
         runner = self._runner
         node.snapshot = runner.snapshot()
+        node.ahead = runner.ahead
         node.key = runner.key(node.snapshot)
         node.position = runner.machine.position
         node.insns = runner.machine.instructions
@@ -172,5 +173,5 @@ class Explorer:
     def _stand_at(self, node: Node) -> None:
         if self._at is not node:
             assert node.snapshot is not None
-            self._runner.restore(node.snapshot)
+            self._runner.restore(node.snapshot, node.ahead)
             self._at = node

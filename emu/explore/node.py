@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from emu.explore.runner import Snapshot
+from emu.explore.runner import NOTHING_AHEAD, Snapshot
 from emu.history.edits import Change, Edit
 
 # (position, which of the host's possible steps): of two schedules the lexicographically smaller is told.
@@ -18,11 +18,12 @@ class Node:
     `next` is the state that the guest reaches from here, `gap` how many positions lie on the way there at which a host
     step has the same effect as there; `end` tells that there is none, ENDED or CUT. `children` are the states that the
     host reaches by its `options`, `rest` says that it is inside no update. `judged` counts what was judged on the way
-    to `next`, and `judged_before` on the host's way here. `snapshot` is kept for as long as the search needs it.
+    to `next`, and `judged_before` on the host's way here. `snapshot` is kept for as long as the search needs it; `ahead`
+    is what the runner knew there.
     """
 
     __slots__ = (
-        *("key", "parent", "change", "position", "insns", "trail", "snapshot", "rest", "options"),
+        *("key", "parent", "change", "position", "insns", "trail", "snapshot", "ahead", "rest", "options"),
         *("next", "gap", "end", "children", "judged", "judged_before"),
     )
 
@@ -34,6 +35,7 @@ class Node:
         self.position = 0
         self.insns = 0
         self.snapshot: Snapshot | None = None
+        self.ahead = NOTHING_AHEAD
         self.rest = True
         self.options: list[Change] = []
         self.next: bytes | None = None

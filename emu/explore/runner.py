@@ -47,6 +47,16 @@ class Snapshot(NamedTuple):
     jumped: int
 
 
+class Ahead(NamedTuple):
+    """What lies before the guest if the host does nothing: the visible points, and how far it has been looked."""
+
+    points: tuple[int, ...]
+    to: int
+
+
+NOTHING_AHEAD = Ahead((), 0)
+
+
 class TimeMatters(Exception):
     """The guest reads time: states that differ in it alone are not the same."""
 
@@ -65,8 +75,8 @@ class Runner:
         self.switched = self.jumped = 0
         self._time = time
         self._shared = instance.vcpus > 1  # what one vCPU does may matter to another
-        self._ahead: list[int] = []  # visible points that are known to lie ahead
-        self._ahead_to = 0  # how far it has been looked
+        self.ahead = NOTHING_AHEAD
+        self._ran = True  # since memory was compared last
         self._looking: list[int] | None = None
         self._moves: list[int] = []  # those of them at which the guest writes the MSR
         self._watch: Watch | None = None
@@ -81,17 +91,18 @@ class Runner:
 
     def snapshot(self) -> Snapshot:
         """Everything here."""
-        return Snapshot(
-            self.machine.state(), self._memory.keep(), self.monitor.state, self.made, self.switched, self.jumped
-        )
+        pages = self._memory.keep(look=self._ran)
+        self._ran = False
+        return Snapshot(self.machine.state(), pages, self.monitor.state, self.made, self.switched, self.jumped)
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Be there again."""
-        self._memory.restore(snapshot.pages)
+    def restore(self, snapshot: Snapshot, ahead: Ahead = NOTHING_AHEAD) -> None:
+        """Be there again, with what is known of what lies `ahead` of there."""
+        self._memory.restore(snapshot.pages, look=self._ran)
+        self._ran = False
         self.machine.load(snapshot.state)
         self.monitor.state = snapshot.watched
         self.made, self.switched, self.jumped = snapshot.made, snapshot.switched, snapshot.jumped
-        self._ahead, self._ahead_to = [], 0
+        self.ahead = ahead
 
     def key(self, snapshot: Snapshot) -> bytes:
         """128 bits that tell states apart which may go on differently; what has no future influence is left out."""
@@ -164,8 +175,9 @@ class Runner:
         elif isinstance(change, TakeAway):
             self.jumped += 1
         self._begin()
+        self._ran = True
         edits.apply(self.machine, change)
-        self._ahead, self._ahead_to = [], 0
+        self.ahead = NOTHING_AHEAD
         if isinstance(change, Preempt | TakeAway):
             self._let_host_decide()
 
@@ -177,35 +189,40 @@ class Runner:
         try:
             while not self.ended and machine.instructions == insns:
                 last = machine.position
-                machine.run_to(last + 1)
+                self._run_to(last + 1)
         finally:
             self._looking = None
         self.restore(here)
-        machine.run_to(last)
+        self._run_to(last)
 
     # --- what the guest does -----------------------------------------------------------------------------------------
 
-    def advance(self) -> None:
-        """The guest goes on to the next visible point, or to the end; `monitor` has judged what it did."""
-        machine = self.machine
+    def advance(self, here: Snapshot | None = None) -> None:
+        """The guest goes on to the next visible point, or to the end; `monitor` has judged what it did.
+
+        `here` is the snapshot of this state, where there is one.
+        """
         self._begin()
         self._watch_areas()
-        begun = machine.position
-        point = self._next_point(begun)
-        machine.run_to(self._ahead_to if point is None else point)
+        point = self._next_point(self.machine.position, here)
+        self._run_to(self.ahead.to if point is None else point)
         self._moved()
+
+    def _run_to(self, position: int) -> None:
+        self._ran = True
+        self.machine.run_to(position)
 
     def run_to(self, position: int) -> None:
         """The guest goes on to this position, where it was before."""
         self._begin()
         self._watch_areas()
-        self.machine.run_to(position)
+        self._run_to(position)
 
     def advance_one(self) -> None:
         """The guest does one unit of work: without reduction, every position is a point."""
         self._begin()
         self._watch_areas()
-        self.machine.run_to(self.machine.position + 1)
+        self._run_to(self.machine.position + 1)
         self._moved()
 
     def _moved(self) -> None:
@@ -213,20 +230,22 @@ class Runner:
             self.monitor.guest_moved()
         self.monitor.moved_on(Moment(self.machine, tuple(self.monitor.reads), self.ended))
 
-    def _next_point(self, begun: int) -> int | None:
-        """The next visible point after `begun`; None where the run ends before, which is then at `_ahead_to`."""
-        while self._ahead and self._ahead[0] <= begun:
-            self._ahead.pop(0)
-        if self._ahead:
-            return self._ahead[0]
-        here, machine = self.snapshot(), self.machine
+    def _next_point(self, begun: int, here: Snapshot | None) -> int | None:
+        """The next visible point after `begun`; None where the run ends before, which is then at `ahead.to`."""
+        points = tuple([point for point in self.ahead.points if point > begun])
+        if points:
+            self.ahead = self.ahead._replace(points=points)
+            return points[0]
+        machine = self.machine
+        if here is None:
+            here = self.snapshot()
         found: list[int] = []
         stretch = _STRETCH
         self._moves.clear()
         self._looking = found
         try:
             while not self.ended and not any(point > begun for point in found):
-                machine.run_to(machine.position + stretch)
+                self._run_to(machine.position + stretch)
                 stretch = min(stretch * 4, _LONGEST_STRETCH)
         finally:
             self._looking = None
@@ -238,9 +257,8 @@ class Runner:
         known_to = min((point for point in self._moves if point >= begun), default=end)
         if known_to == begun:
             found.append(known_to := begun + 1)
-        self._ahead = sorted({point for point in found if begun < point <= known_to})
-        self._ahead_to = end
-        return self._ahead[0] if self._ahead else None
+        self.ahead = Ahead(tuple(sorted({point for point in found if begun < point <= known_to})), end)
+        return self.ahead.points[0] if self.ahead.points else None
 
     def _begin(self) -> None:
         self.monitor.violations.clear()

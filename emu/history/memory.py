@@ -34,14 +34,19 @@ class Memory:
             if found != blank[: len(found)]:
                 self._copy[at : at + len(found)] = found
 
-    def keep(self) -> Pages:
-        """The pages that differ now from the first content, by their numbers."""
-        self._look()
+    def keep(self, *, look: bool = True) -> Pages:
+        """The pages that differ now from the first content, by their numbers.
+
+        `look` is false where nothing can have changed since the last call.
+        """
+        if look:
+            self._look()
         return dict(self._now)
 
-    def restore(self, pages: Pages) -> None:
-        """Make RAM hold what it held when `keep` gave these pages; only what differs is written."""
-        self._look()
+    def restore(self, pages: Pages, *, look: bool = True) -> None:
+        """Make RAM hold what it held when `keep` gave these pages; only what differs is written. `look` as for keep."""
+        if look:
+            self._look()
         for page in {*self._now, *pages}:
             # A page that never differed here may be of a moment of another machine made alike.
             first = self._first.setdefault(page, self._copy[page * abi.PAGE_SIZE : (page + 1) * abi.PAGE_SIZE])
