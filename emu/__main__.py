@@ -22,6 +22,8 @@ COMMANDS = {
     "step": "go through a run step by step, forward and back",
     "gdb": "let gdb step a run, forward and back",
     "lesson": "learn it step by step, in lessons that check themselves",
+    "check": "judge one's work on an assignment, and say what does not hold yet",
+    "assignment": "make, verify and pack assignments",
     "report": "write a run as one page to look at and to step through",
     "replay": "play a recorded run again, or go to a place in it",
     "explore": "try every placement of the host's steps, and prove or refute",

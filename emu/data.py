@@ -46,6 +46,15 @@ def lesson_dirs() -> list[Path]:
     raise HostError("the lessons are missing from this installation", str(package), "install emu again")
 
 
+def assignment_dirs() -> dict[str, Path]:
+    """The folders of the shipped assignments by their names, sorted; raises HostError where none is installed."""
+    package = Path(__file__).resolve().parent
+    for folder in (package.parent / "tutorials", package / "_data" / "tutorials"):
+        if found := sorted(one.parent for one in folder.glob("assignments/*/assignment.toml")):
+            return {one.name: one for one in found}
+    raise HostError("the assignments are missing from this installation", str(package), "install emu again")
+
+
 def build_dir(*, reference: bool = False) -> Path:
     """Where built guests are: this machine's own, or the reference builds of the pinned compiler. It may not exist."""
     folder = guests_dir() / BUILD

@@ -70,10 +70,12 @@ MAY_IMPORT = {
     "teach": MACHINE | {"history", "explain", "view"},
     "conform": MACHINE | {"kvm"},
     "explore": MACHINE | {"history"},
+    "classroom": MACHINE | {"history", "explain", "explore"},
     "gdb": MACHINE | {"history", "explain", "view"},
     "report": MACHINE | {"history", "explain", "view"},
     "commands": MACHINE
-    | {"history", "explain", "explore", "gdb", "report", "teach", "view", "abi_header", "compiler", "kvm", "conform"},
+    | {"history", "explain", "explore", "gdb", "report", "teach", "view", "abi_header", "compiler", "kvm", "conform"}
+    | {"classroom"},
 }
 LAZY = {"__init__", "__main__"}  # these alone may name any room
 

@@ -4,7 +4,6 @@ In Linux: tools/testing/selftests print TAP, which says as much of each test in 
 """
 
 import textwrap
-from collections.abc import Iterable
 
 from emu.classroom import verdict
 from emu.classroom.verdict import Judgement, Verdict
@@ -24,7 +23,9 @@ def lines(judgement: Judgement, folder: str = "", hidden_points: int = 0) -> lis
         found += textwrap.wrap(one.title, WIDTH, initial_indent=head, subsequent_indent=" " * len(head))
         found += about(one, folder)
     total = f"{judgement.points} of {judgement.worth} points"
-    later = f"; criteria with other seeds and bounds, for {hidden_points} more, are judged later" if hidden_points else ""
+    later = (
+        f"; criteria with other seeds and bounds, for {hidden_points} more, are judged later" if hidden_points else ""
+    )
     return [*found, "", f"{total}{later}"]
 
 
@@ -61,7 +62,12 @@ def _points(one: Verdict) -> str:
     return f"{one.points}/{one.worth}"
 
 
-def _paragraph(text: str) -> Iterable[str]:
+def _paragraph(text: str) -> list[str]:
     return textwrap.wrap(
-        text, WIDTH, initial_indent=_INDENT, subsequent_indent=f"{_INDENT}  ", break_long_words=False, break_on_hyphens=False
+        text,
+        WIDTH,
+        initial_indent=_INDENT,
+        subsequent_indent=f"{_INDENT}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
     )

@@ -4,11 +4,12 @@ the skeleton that the students get builds.
 In Linux: nothing like it; a fault-injection framework asks the same of tests: do they notice?
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from emu.classroom import told, verdict
-from emu.classroom.assignment import SOLUTION, WRONG, Assignment, Wrong
+from emu.classroom.assignment import WRONG, Assignment, Wrong
 from emu.classroom.verdict import Judgement
 from emu.faults import HostError
 
@@ -30,7 +31,7 @@ def verify(assignment: Assignment, judge: Judge) -> Iterator[Finding]:
     if not assignment.wrong:
         yield Finding("wrong", None, "no [[wrong]] variant shows that the criteria can fail")
     for one in assignment.wrong:
-        yield _finding(assignment, judge, f"{WRONG}/{one.name}", lambda judgement, one=one: _variant(one, judgement))
+        yield _finding(assignment, judge, f"{WRONG}/{one.name}", functools.partial(_variant, one))
 
 
 def _finding(assignment: Assignment, judge: Judge, what: str, complains: Callable[[Judgement], str]) -> Finding:
@@ -64,6 +65,3 @@ def _variant(wrong: Wrong, judgement: Judgement) -> str:
 
 def _lost(judgement: Judgement) -> list[str]:
     return [one.criterion for one in judgement.verdicts if one.outcome != verdict.PASSED]
-
-
-__all__ = ["SOLUTION", "Finding", "verify"]

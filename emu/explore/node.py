@@ -18,8 +18,8 @@ class Node:
     `next` is the state that the guest reaches from here, `gap` how many positions lie on the way there at which a host
     step has the same effect as there; `end` tells that there is none, ENDED or CUT. `children` are the states that the
     host reaches by its `options`, `rest` says that it is inside no update. `judged` counts what was judged on the way
-    to `next`, and `judged_before` on the host's way here. `snapshot` is kept for as long as the search needs it; `ahead`
-    is what the runner knew there.
+    to `next`, and `judged_before` on the host's way here. `snapshot` is kept for as long as the search needs it;
+    `ahead` is what the runner knew there.
     """
 
     __slots__ = (
