@@ -51,7 +51,7 @@ class Wrong(NamedTuple):
 
 class Assignment(NamedTuple):
     """`files` are to be handed in, each by one of the names in its tuple; `given` lie beside them. `folder` is where it
-    was read, `public` the content of its assignment.toml."""
+    was read, `public` and `private` the contents of its two files."""
 
     name: str
     title: str
@@ -65,6 +65,7 @@ class Assignment(NamedTuple):
     wrong: tuple[Wrong, ...]
     folder: Path
     public: bytes
+    private: bytes | None
 
     @property
     def student_folder(self) -> Path:
@@ -136,16 +137,21 @@ WRONG_FIELDS = (
 
 def read(folder: Path) -> Assignment:
     """The assignment in this folder. Raises HostError, with the place, for whatever is not as it should be."""
-    path = folder / FILE
+    path, hidden = folder / FILE, folder / HIDDEN
     if not path.is_file():
         raise HostError(f"there is no {FILE} in this folder", str(folder), "go to the folder of an assignment")
-    values = taken(_table(path), ASSIGNMENT, str(path))
+    return parsed(folder, content(path), content(hidden) if hidden.is_file() else None)
+
+
+def parsed(folder: Path, public: bytes, private: bytes | None) -> Assignment:
+    """The assignment of this `folder`, whose files have these contents. Raises HostError as `read` does."""
+    path, hidden = folder / FILE, folder / HIDDEN
+    values = taken(_table(public, path), ASSIGNMENT, str(path))
     late = taken(values["late"], LATE, f"{path}: [late]")
     found = _criteria(values["criterion"], values["kind"], str(path), hidden=False)
     wrong: tuple[Wrong, ...] = ()
-    hidden = folder / HIDDEN
-    if hidden.is_file():
-        more = taken(_table(hidden), HIDDEN_FIELDS, str(hidden))
+    if private is not None:
+        more = taken(_table(private, hidden), HIDDEN_FIELDS, str(hidden))
         found += _criteria(more["criterion"], values["kind"], str(hidden), hidden=True)
         wrong = tuple(
             Wrong(**taken(one, WRONG_FIELDS, f"{hidden}: [[wrong]] {at}"))
@@ -161,7 +167,7 @@ def read(folder: Path) -> Assignment:
     if not found:
         raise HostError("there is no [[criterion]]", str(path), "an assignment is judged by at least one")
     total = sum(one.points for one in found)
-    if total > values["points"] or (hidden.is_file() and total != values["points"]):
+    if total > values["points"] or (private is not None and total != values["points"]):
         raise HostError(f"the criteria give {total} points, and points says {values['points']}", str(path))
     return Assignment(
         values["name"],
@@ -175,7 +181,8 @@ def read(folder: Path) -> Assignment:
         values["group-size"],
         wrong,
         folder,
-        content(path),
+        public,
+        private,
     )
 
 
@@ -206,12 +213,12 @@ def _tables(value: object, key: str, where: str) -> list[Mapping[str, Any]]:
     return value
 
 
-def _table(path: Path) -> dict[str, Any]:
+def _table(content: bytes, path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(scenario.read_text(str(path)))
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise HostError(f"this is not text in UTF-8 (byte {error.start})", str(path)) from None
     except tomllib.TOMLDecodeError as error:
         raise HostError(f"this is not TOML: {error}", str(path)) from None
-    except ValueError as error:
-        raise HostError(f"the file cannot be used: {error}", str(path)) from None
     except RecursionError:
         raise HostError("this is nested too deeply", str(path)) from None

@@ -1,0 +1,175 @@
+"""One submission graded where it can do no harm: built in one sandbox, judged in another, and what came out believed
+no further than it can be read.
+
+CPU time does not depend on what else the machine does, so who has used up that is not tried again. Who has made others
+wait is tried once more, alone.
+
+In Linux: nothing like it.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+
+from emu import data
+from emu.classroom import judge, verdict, work
+from emu.classroom.assignment import Assignment
+from emu.classroom.criteria import Build
+from emu.classroom.program import MAX_PROGRAM
+from emu.classroom.verdict import Judgement
+from emu.compiler import Compiler
+from emu.faults import HostError
+from emu.sandbox.confined import Child
+from emu.sandbox.limits import CPU, ENDED, MEMORY, OUTPUT, WALL, Confined, Limits
+from emu.sandbox.tiers import Tier
+
+BUILDING = Limits(cpu_s=3, wall_s=10, memory=400 << 20, output=MAX_PROGRAM + (1 << 20), processes=True, files=True)
+JUDGING = Limits(cpu_s=10, wall_s=30, memory=400 << 20, output=verdict.MAX_RESULT)
+ENGINE_RESERVE = 1536 << 20  # bytes of address space that the engine sets aside for translated code
+_WHY = {
+    CPU: "{what} takes more than {limits.cpu_s} seconds of CPU time",
+    WALL: "{what} takes longer than {limits.wall_s} seconds, alone on the machine too",
+    MEMORY: "{what} takes more than {memory} MiB of memory, or too many processes",
+    OUTPUT: "{what} writes more than {output} KiB",
+}
+
+
+class Grader:
+    """Grades submissions to `assignment` in sandboxes of `tier`, as many at once as call it."""
+
+    def __init__(self, assignment: Assignment, tier: Tier, compiler: Compiler) -> None:
+        self._assignment = assignment
+        self._tier = tier
+        self._compiler = compiler
+        self._given = assignment.given_files()
+        self._crowd = _Crowd()
+        self._hidden = [str(assignment.folder.resolve()), *(str(one) for one in _shipped())]
+
+    def grade(self, files: Mapping[str, bytes]) -> Judgement:
+        """The judgement of these files. Raises HostError where the sandbox does not work."""
+        asked = self._assignment.criteria
+        request = work.build_request(self._compiler, files, self._given)
+        done = self._confined("work:build", BUILDING, request, 0)
+        if done.ended != ENDED:
+            return _limited(self._assignment, _why(done, "the build", BUILDING), built=False)
+        try:
+            built = work.built(done.output)
+        except HostError as error:
+            return judge.not_built(asked, error)
+        except (ValueError, RecursionError):
+            return _limited(self._assignment, f"the build broke off ({_last_line(done)})", built=False)
+        request = work.judge_request(
+            self._assignment.name, self._assignment.public, self._assignment.private, built, files, self._given
+        )
+        done = self._confined("work:judge_built", JUDGING, request, ENGINE_RESERVE)
+        if done.ended != ENDED:
+            return _limited(self._assignment, _why(done, "judging the program", JUDGING), built=True)
+        try:
+            found = verdict.from_bytes(done.output)
+            _check(self._assignment, found)
+        except ValueError as reason:
+            return _limited(self._assignment, f"judging it broke off ({reason}; {_last_line(done)})", built=True)
+        return found
+
+    def _confined(self, function: str, limits: Limits, request: bytes, reserve: int) -> Confined:
+        def once() -> Confined:
+            child = Child(
+                self._tier,
+                f"emu.classroom.{function}",
+                limits,
+                data=request,
+                hidden=self._hidden,
+                reserve=reserve,
+            )
+            return child.wait()
+
+        with self._crowd.among():
+            done = once()
+        if done.ended == WALL:
+            with self._crowd.alone():
+                done = once()
+        return done
+
+
+class _Crowd:
+    """Many work at once, or one alone."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._waiting = 0
+        self._single = False
+
+    def among(self) -> "_Stay":
+        return _Stay(self._enter, self._leave)
+
+    def alone(self) -> "_Stay":
+        return _Stay(self._enter_alone, self._leave_alone)
+
+    def _enter(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._single and not self._waiting)
+            self._inside += 1
+
+    def _leave(self) -> None:
+        with self._changed:
+            self._inside -= 1
+            self._changed.notify_all()
+
+    def _enter_alone(self) -> None:
+        with self._changed:
+            self._waiting += 1
+            self._changed.wait_for(lambda: not self._single and not self._inside)
+            self._waiting -= 1
+            self._single = True
+
+    def _leave_alone(self) -> None:
+        with self._changed:
+            self._single = False
+            self._changed.notify_all()
+
+
+class _Stay:
+    def __init__(self, enter: Callable[[], None], leave: Callable[[], None]) -> None:
+        self._enter, self._leave = enter, leave
+
+    def __enter__(self) -> None:
+        self._enter()
+
+    def __exit__(self, *_: object) -> None:
+        self._leave()
+
+
+def _limited(assignment: Assignment, why: str, *, built: bool) -> Judgement:
+    """Nothing is known of what a limit ended; that it was built is, where it was."""
+    found = []
+    for one in assignment.criteria:
+        told = judge.blank(one)._replace(outcome=verdict.LIMIT, why=why)
+        if built and isinstance(one.ask, Build):
+            told = told._replace(outcome=verdict.PASSED, points=one.points, why="")
+        found.append(told)
+    return Judgement(tuple(found), {})
+
+
+def _check(assignment: Assignment, found: Judgement) -> None:
+    """A judgement must be of this assignment's criteria, in their order, for their points."""
+    asked = [(one.name, one.title, one.points, one.hidden) for one in assignment.criteria]
+    if [(one.criterion, one.title, one.worth, one.hidden) for one in found.verdicts] != asked:
+        raise ValueError("the judgement is of other criteria")
+    if any(one.points not in (0, one.worth) for one in found.verdicts):
+        raise ValueError("the judgement has points that cannot be had")
+
+
+def _why(done: Confined, what: str, limits: Limits) -> str:
+    return _WHY[done.ended].format(what=what, limits=limits, memory=limits.memory >> 20, output=limits.output >> 10)
+
+
+def _last_line(done: Confined) -> str:
+    lines = done.errors.decode("utf-8", "replace").strip().splitlines()
+    return lines[-1][:200] if lines else f"status {done.status}"
+
+
+def _shipped() -> list[object]:
+    try:
+        return [next(iter(data.assignment_dirs().values())).parent]
+    except HostError:
+        return []
