@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 from emu import data
-from emu.classroom import judge, verdict, work
+from emu.classroom import builder, judge, verdict, work
 from emu.classroom.assignment import Assignment
 from emu.classroom.criteria import Build
 from emu.classroom.program import MAX_PROGRAM
@@ -24,7 +24,7 @@ from emu.sandbox.tiers import Tier
 
 BUILDING = Limits(cpu_s=3, wall_s=10, memory=400 << 20, output=MAX_PROGRAM + (1 << 20), processes=True, files=True)
 JUDGING = Limits(cpu_s=10, wall_s=30, memory=400 << 20, output=verdict.MAX_RESULT)
-ENGINE_RESERVE = 1536 << 20  # bytes of address space that the engine sets aside for translated code
+ENGINE_RESERVE = 16 << 30  # bytes of address space: each engine sets 1 GiB of it aside for translated code
 _WHY = {
     CPU: "{what} takes more than {limits.cpu_s} seconds of CPU time",
     WALL: "{what} takes longer than {limits.wall_s} seconds, alone on the machine too",
@@ -47,19 +47,17 @@ class Grader:
     def grade(self, files: Mapping[str, bytes]) -> Judgement:
         """The judgement of these files. Raises HostError where the sandbox does not work."""
         asked = self._assignment.criteria
-        request = work.build_request(self._compiler, files, self._given)
-        done = self._confined("work:build", BUILDING, request, 0)
+        request = builder.request(self._compiler, files, self._given)
+        done = self._confined("builder:build", BUILDING, request, 0)
         if done.ended != ENDED:
             return _limited(self._assignment, _why(done, "the build", BUILDING), built=False)
         try:
-            built = work.built(done.output)
+            built = builder.built(done.output)
         except HostError as error:
             return judge.not_built(asked, error)
         except (ValueError, RecursionError):
             return _limited(self._assignment, f"the build broke off ({_last_line(done)})", built=False)
-        request = work.judge_request(
-            self._assignment.name, self._assignment.public, self._assignment.private, built, files, self._given
-        )
+        request = work.request(self._assignment, built, files, self._given)
         done = self._confined("work:judge_built", JUDGING, request, ENGINE_RESERVE)
         if done.ended != ENDED:
             return _limited(self._assignment, _why(done, "judging the program", JUDGING), built=True)

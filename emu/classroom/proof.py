@@ -73,6 +73,16 @@ def judge(
     )
 
 
+def all_hold(asked: list[Explore], image: Image) -> bool:
+    """Whether all properties of these, which have the same bounds, hold, and each was put to the test."""
+    names = frozenset(name for one in asked for name in one.properties)
+    try:
+        report = Search(Instance(image, **{**asked[0].settings, "properties": names})).run()
+    except HostError:
+        return False
+    return report.verdict == PROVED and all(report.judged.get(name) for name in names)
+
+
 def line_at(place: str, text_of: Callable[[str], str | None]) -> str:
     """The text that stands at `file:line`, without its indentation; empty where there is none."""
     file, _, number = place.rpartition(":")
