@@ -11,8 +11,11 @@ are read, with a bound. What cannot be used is named; it never ends the grading 
 In Linux: nothing like it; usr/gen_init_cpio.c reads names as carefully.
 """
 
+import bz2
 import datetime
+import gzip
 import io
+import lzma
 import os
 import re
 import stat
@@ -27,7 +30,7 @@ from emu.faults import HostError, escaped
 
 MAX_ARCHIVE = 32 << 20  # bytes of an archive
 MAX_ENTRIES = 5000  # of an archive or a folder, with all that is below it
-MAX_UNPACKED = 256 << 20  # what an archive may say that its content comes to
+MAX_UNPACKED = 64 << 20  # what an archive may say that its content comes to
 _DEPTH = 6
 _METADATA = "submission_metadata.yml"
 _MOODLE = re.compile(r"(?P<who>.+)_(?P<number>\d+)_assignsubmission_(?:file|onlinetext)_?(?P<rest>.*)")
@@ -153,7 +156,9 @@ class _Contents:
         if name in self._unpacked:
             return self._unpacked[name]
         # Between looking and opening a link could have been put there: one that is none is opened.
-        descriptor = os.open(self._from[name], os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(
+            self._from[name], os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        )
         with open(descriptor, "rb") as file:
             return file.read(most + 1)
 
@@ -261,11 +266,33 @@ def _zip(content: bytes, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
                     yield one.filename, file.read(MAX_FILE + 1)
 
 
+class _Bounded(io.RawIOBase):
+    """A stream that ends a bomb: of what is unpacked no more than MAX_UNPACKED bytes are read."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._left = MAX_UNPACKED
+
+    def read(self, size: int = -1) -> bytes:
+        block: bytes = self._stream.read(min(size, 1 << 20) if size >= 0 else 1 << 20)
+        self._left -= len(block)
+        if self._left < 0:
+            raise _Unusable(_BOMB)
+        return block
+
+
+_BOMB = f"would come to more than {MAX_UNPACKED >> 20} MiB: a bomb"
+_OPENERS: Mapping[bytes, Any] = {b"\x1f\x8b": gzip.open, b"\xfd7": lzma.open, b"BZ": bz2.open}
+
+
 def _tar(content: bytes, wanted: set[str]) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(fileobj=io.BytesIO(content), mode="r:*") as archive:
-        total = count = 0
-        for one in archive:
-            count, total = count + 1, total + one.size
+    stream: Any = io.BytesIO(content)
+    if content[:2] in _OPENERS:
+        stream = _OPENERS[content[:2]](stream)
+    with stream, tarfile.open(fileobj=_Bounded(stream), mode="r|") as archive:
+        total = 0
+        for count, one in enumerate(archive, 1):
+            total += one.size
             _check([(one.name, total)], count)
             if PurePosixPath(one.name).name not in wanted:
                 continue
@@ -285,4 +312,4 @@ def _check(members: Iterator[tuple[str, int]] | list[tuple[str, int]], count: in
         if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or name[1:2] == ":":
             raise _Unusable(f"has a path that leads out of it, {escaped(name)[:80]}")
         if total > MAX_UNPACKED:
-            raise _Unusable(f"would come to more than {MAX_UNPACKED >> 20} MiB: a bomb")
+            raise _Unusable(_BOMB)
