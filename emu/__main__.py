@@ -24,6 +24,7 @@ COMMANDS = {
     "lesson": "learn it step by step, in lessons that check themselves",
     "check": "judge one's work on an assignment, and say what does not hold yet",
     "assignment": "make, verify and pack assignments",
+    "grade": "judge many submissions safely, and write what everybody gets",
     "report": "write a run as one page to look at and to step through",
     "replay": "play a recorded run again, or go to a place in it",
     "explore": "try every placement of the host's steps, and prove or refute",

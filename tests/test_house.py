@@ -70,12 +70,13 @@ MAY_IMPORT = {
     "teach": MACHINE | {"history", "explain", "view"},
     "conform": MACHINE | {"kvm"},
     "explore": MACHINE | {"history"},
-    "classroom": MACHINE | {"history", "explain", "explore"},
+    "sandbox": BASE,
+    "classroom": MACHINE | {"history", "explain", "explore", "sandbox", "compiler"},
     "gdb": MACHINE | {"history", "explain", "view"},
     "report": MACHINE | {"history", "explain", "view"},
     "commands": MACHINE
     | {"history", "explain", "explore", "gdb", "report", "teach", "view", "abi_header", "compiler", "kvm", "conform"}
-    | {"classroom"},
+    | {"classroom", "sandbox"},
 }
 LAZY = {"__init__", "__main__"}  # these alone may name any room
 

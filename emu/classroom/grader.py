@@ -42,6 +42,8 @@ class Grader:
         self._compiler = compiler
         self._given = assignment.given_files()
         self._crowd = _Crowd()
+        self._children: set[Child] = set()
+        self._stopped = False
         self._hidden = [str(assignment.folder.resolve()), *(str(one) for one in _shipped())]
 
     def grade(self, files: Mapping[str, bytes]) -> Judgement:
@@ -68,17 +70,28 @@ class Grader:
             return _limited(self._assignment, f"judging it broke off ({reason}; {_last_line(done)})", built=True)
         return found
 
+    def unusable(self, problem: str) -> Judgement:
+        """The judgement of what could not even be read."""
+        found = [judge.blank(one)._replace(why=problem) for one in self._assignment.criteria]
+        return Judgement(tuple(found), {})
+
+    def stop(self) -> None:
+        """End what is under way, from another thread; nothing can be graded any more."""
+        self._stopped = True
+        for child in list(self._children):
+            child.end()
+
     def _confined(self, function: str, limits: Limits, request: bytes, reserve: int) -> Confined:
         def once() -> Confined:
-            child = Child(
-                self._tier,
-                f"emu.classroom.{function}",
-                limits,
-                data=request,
-                hidden=self._hidden,
-                reserve=reserve,
-            )
-            return child.wait()
+            if self._stopped:
+                raise HostError("the grading was ended")
+            name = f"emu.classroom.{function}"
+            child = Child(self._tier, name, limits, data=request, hidden=self._hidden, reserve=reserve)
+            self._children.add(child)
+            try:
+                return child.wait()
+            finally:
+                self._children.discard(child)
 
         with self._crowd.among():
             done = once()

@@ -148,9 +148,7 @@ def complaints(assignment: Assignment, submissions: list[Submission], people: li
     for one in people:
         if one.group:
             sizes[one.group] = sizes.get(one.group, 0) + 1
-    for one in submissions:
-        if len(one.people) > 1:
-            sizes[one.key] = len(one.people)
+    sizes |= {one.key: len(one.people) for one in submissions if len(one.people) > 1}
     most = assignment.group_size
     return [
         *told,

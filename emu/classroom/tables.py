@@ -40,8 +40,8 @@ def as_junit(assignment: Assignment, grades: list[Grade]) -> bytes:
         failures = sum(v.outcome == verdict.FAILED for v in verdicts)
         errors = sum(v.outcome == verdict.LIMIT for v in verdicts)
         skipped = sum(v.outcome == verdict.UNTRIED for v in verdicts)
-        counts = {"tests": len(verdicts), "failures": failures, "errors": errors, "skipped": skipped}
-        suite = ET.SubElement(root, "testsuite", name=key, **{name: str(count) for name, count in counts.items()})
+        counts: dict[str, int] = {"tests": len(verdicts), "failures": failures, "errors": errors, "skipped": skipped}
+        suite = ET.SubElement(root, "testsuite", {"name": key, **{name: str(count) for name, count in counts.items()}})
         for v in verdicts:
             case = ET.SubElement(suite, "testcase", classname=key, name=v.criterion)
             tag = {verdict.FAILED: "failure", verdict.LIMIT: "error", verdict.UNTRIED: "skipped"}.get(v.outcome)
@@ -49,7 +49,7 @@ def as_junit(assignment: Assignment, grades: list[Grade]) -> bytes:
                 about = ET.SubElement(case, tag, message=_plain(v.why))
                 about.text = "\n".join(_plain(line) for line in told.about(v))
     ET.indent(root)
-    return b'<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, "utf-8") + b"\n"
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{ET.tostring(root, "unicode")}\n'.encode()
 
 
 def as_gradescope(grade: Grade) -> bytes:

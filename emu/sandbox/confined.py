@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from emu.faults import HostError
@@ -121,14 +121,18 @@ class Child:
 
     def kill(self) -> int:
         """End it, if it has not ended, with all that belongs to it; its status."""
-        with contextlib.suppress(OSError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self.end()
         status = self._process.wait()
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
         self._tier.finish(self._start)
         return status
+
+    def end(self) -> None:
+        """Make `wait`, in another thread, return."""
+        with contextlib.suppress(OSError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _looked(self) -> str | None:
         """What it uses too much of, as seen from outside."""
@@ -163,7 +167,7 @@ def _config(limits: Limits, start: Start, reserve: int, load_first: bool) -> dic
 
 
 @contextlib.contextmanager
-def _readable(data: bytes):  # type: ignore[no-untyped-def]
+def _readable(data: bytes) -> Iterator[int]:
     """A descriptor from which `data` can be read, and nothing be written to."""
     with tempfile.TemporaryFile() as file:
         file.write(data)
