@@ -55,13 +55,15 @@ class Explore(NamedTuple):
 
 
 class Device(NamedTuple):
-    """A device of ABI `profile` answers as the reference does, in so many `sequences` of up to `length` operations."""
+    """A device of ABI `profile` is as it must be in so many `sequences` of up to `length` operations; `judge` is
+    ANSWERS (as the reference answers) or PROTOCOL (when it may store what)."""
 
     profile: str
     seed: int
     sequences: int
     length: int
     operations: tuple[str, ...]
+    judge: str = "answers"
 
 
 class Criterion(NamedTuple):
@@ -75,6 +77,7 @@ class Criterion(NamedTuple):
     ask: Build | Run | Explore | Device
 
 
+ANSWERS, PROTOCOL = "answers", "protocol"
 DEVICE_OPERATIONS = ("rdmsr", "wrmsr", "update", "preempt", "store", "reset")
 
 COMMON = (
@@ -113,6 +116,7 @@ DEVICE = (
     Field("sequences", number(1, 100_000), "how many sequences", 1000),
     Field("length", number(1, 64), "how many operations each has at most", 12),
     Field("operations", list_of(one_of(*DEVICE_OPERATIONS), 1), "the operations in them", DEVICE_OPERATIONS),
+    Field("judge", one_of(ANSWERS, PROTOCOL), "answers: as the reference's; protocol: when it stores what", ANSWERS),
 )
 KINDS: Mapping[str, tuple[Field, ...]] = {"build": (), "run": RUN, "explore": EXPLORE, "device": DEVICE}
 OF_GUEST = ("build", "run", "explore")
@@ -180,7 +184,9 @@ def _explore(values: Mapping[str, Any], where: str) -> Explore:
 
 
 def _device(values: Mapping[str, Any], where: str) -> Device:
-    return Device(values["abi"], values["seed"], values["sequences"], values["length"], values["operations"])
+    return Device(
+        values["abi"], values["seed"], values["sequences"], values["length"], values["operations"], values["judge"]
+    )
 
 
 _ASKS: Mapping[Any, Any] = {"build": lambda values, where: Build(), "run": _run, "explore": _explore, "device": _device}

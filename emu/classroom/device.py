@@ -1,0 +1,405 @@
+"""A steal-time device judged: the same operations are done to it and to the reference, each with memory of its own.
+
+Two things are judged. `answers`: what RDMSR returns, what is refused, and what the area holds after each operation, as
+the reference has it. `protocol`: steal changes only while version is odd, and nothing is stored outside the area. A
+sequence that fails is made shorter for as long as it fails.
+
+In Linux: KVM's selftest steal_time.c asks a few of these questions of the real one.
+"""
+
+import ast
+import json
+import random
+import selectors
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TextIO
+
+from emu import abi
+from emu.classroom import verdict
+from emu.classroom.criteria import ANSWERS, Criterion, Device
+from emu.classroom.verdict import Verdict
+from emu.devices.steal_time import StealTime, decode
+from emu.faults import GuestFault
+
+RAM = 0x4000
+CLASS = "StealTime"
+DEADLINE_S = 10
+_MAX_STORES = 64  # of one operation
+_MAX_LINE = 10_000
+_TRIALS = 300  # to make a sequence shorter
+_AREAS = (0x1000, 0x1040, 0x2000, RAM - 64)
+_JUNK = (0, 1, 2, 7, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF)
+
+
+class Operation(NamedTuple):
+    """`what` is one of criteria.DEVICE_OPERATIONS; what the numbers mean depends on it (see `told`)."""
+
+    what: str
+    a: int = 0
+    b: int = 0
+    c: int = 0
+
+    def __str__(self) -> str:
+        if self.what == "rdmsr":
+            return f"rdmsr({_msr(self.a)})"
+        if self.what == "wrmsr":
+            return f"wrmsr({_msr(self.a)}, {self.b:#x})"
+        if self.what == "update":
+            return f"update({self.a:,} ns)"
+        return f"guest stores {self.b} bytes at {self.a:#x} = {self.c:#x}" if self.what == "store" else f"{self.what}()"
+
+
+class Outcome(NamedTuple):
+    """What an operation came to: a value, `refused`, or nothing; and a complaint about the protocol, or nothing."""
+
+    value: int | str | None
+    refused: bool
+    complaint: str
+
+
+class Silent(Exception):
+    """The device has not answered, or has ended."""
+
+
+class Failed(Exception):
+    """The device raised something; with the line of its file, or 0."""
+
+    def __init__(self, what: str, line: int) -> None:
+        super().__init__(what)
+        self.what = what
+        self.line = line
+
+
+class Host:
+    """The process with the device, behind two pipes. Raises Silent and Failed."""
+
+    def __init__(self, source: TextIO, sink: TextIO, deadline_s: float = DEADLINE_S) -> None:
+        self._source, self._sink = source, sink
+        self._deadline_s = deadline_s
+        self._selector = selectors.DefaultSelector()
+        try:
+            self._selector.register(source, selectors.EVENT_READ)
+        except (ValueError, OSError):  # pipes cannot be waited for on Windows
+            self._deadline_s = 0
+        self._buffer = ""
+
+    def ask(self, **asked: Any) -> None:
+        """Send one line."""
+        try:
+            self._sink.write(json.dumps(asked) + "\n")
+            self._sink.flush()
+        except OSError:
+            raise Silent("the device has ended") from None
+
+    def answer(self) -> dict[str, Any]:
+        """The next line."""
+        while "\n" not in self._buffer:
+            if self._deadline_s and not self._selector.select(self._deadline_s):
+                raise Silent(f"the device has not answered for {self._deadline_s:g} seconds")
+            block = self._source.buffer.read1(1 << 16)  # type: ignore[attr-defined]
+            if not block:
+                raise Silent("the device has ended: it used too much CPU time or memory, or left")
+            self._buffer += block.decode("ascii", "replace")
+            if len(self._buffer) > 1 << 20:
+                raise Silent("the device answers without end")
+        line, _, self._buffer = self._buffer.partition("\n")
+        try:
+            told = json.loads(line[:_MAX_LINE])
+        except (ValueError, RecursionError):
+            raise Silent("the device answers what nobody has asked") from None
+        if type(told) is not dict:
+            raise Silent("the device answers what nobody has asked")
+        if "error" in told:
+            raise Failed(str(told["error"])[:300], told["line"] if type(told.get("line")) is int else 0)
+        return told
+
+
+class _Side:
+    """A device with memory of its own."""
+
+    def __init__(self) -> None:
+        self.memory = bytearray(RAM)
+        self.area: int | None = None
+
+    def load(self, gpa: int, size: int) -> int:
+        return int.from_bytes(self.memory[gpa : gpa + size], "little")
+
+    def put(self, gpa: int, size: int, value: int) -> None:
+        self.memory[gpa : gpa + size] = (value % (1 << 8 * size)).to_bytes(size, "little")
+
+
+class _Reference(_Side):
+    def __init__(self, profile: str) -> None:
+        super().__init__()
+        self._device = StealTime(lambda gpa, size: 0 <= gpa and gpa + size <= RAM, profile)
+
+    def do(self, one: Operation) -> Outcome:
+        device = self._device
+        try:
+            if one.what == "rdmsr":
+                return Outcome(device.rdmsr(one.a), False, "")
+            if one.what == "wrmsr":
+                device.wrmsr(one.a, one.b)
+        except GuestFault:
+            return Outcome(None, True, "")
+        if one.what == "reset":
+            device.reset()
+        elif one.what == "store":
+            self.put(*one[1:])
+        elif one.what in ("update", "preempt"):
+            for step in device.update(one.a, self.load) if one.what == "update" else device.preempt():
+                self.put(step.gpa, step.size, step.value)
+        self.area = device.area_gpa if device.enabled else None
+        return Outcome(None, False, "")
+
+
+class _Students(_Side):
+    def __init__(self, host: Host) -> None:
+        super().__init__()
+        self._host = host
+        host.ask(do="new", ram=RAM)
+        host.answer()
+
+    def do(self, one: Operation) -> Outcome:
+        if one.what == "store":
+            self.put(*one[1:])
+            return Outcome(None, False, "")
+        words = {"rdmsr": {"msr": one.a}, "wrmsr": {"msr": one.a, "value": one.b}, "update": {"run_delay": one.a}}
+        self._host.ask(do=one.what, **words.get(one.what, {}))
+        complaint = ""
+        for _ in range(_MAX_STORES):
+            told = self._host.answer()
+            if "end" in told:
+                value = told["end"]
+                return Outcome(None if value == "gp" else value, value == "gp", complaint)
+            complaint = complaint or self._touched(told)
+        raise Silent(f"the device makes more than {_MAX_STORES} stores and loads in one operation")
+
+    def _touched(self, told: dict[str, Any]) -> str:
+        """Do a load or store; what is wrong with it."""
+        kind = "store" if "store" in told else "load"
+        numbers = told.get(kind)
+        if type(numbers) is not list or not all(type(one) is int for one in numbers):
+            raise Silent("the device answers what nobody has asked")
+        gpa, size, *value = numbers
+        sound = size in (1, 2, 4, 8) and 0 <= gpa <= RAM - size
+        if kind == "load":
+            self._host.ask(value=self.load(gpa, size) if sound else 0)
+            return "" if sound else f"it loads {size} bytes at {gpa:#x}, where no RAM is"
+        if not sound:
+            return f"it stores {size} bytes at {gpa:#x}, where no RAM is"
+        return self._stored(gpa, size, value[0])
+
+    def _stored(self, gpa: int, size: int, value: int) -> str:
+        area = self.area
+        complaint = ""
+        if area is None:
+            complaint = f"it stores {size} bytes at {gpa:#x}, and no area is registered"
+        elif not area <= gpa <= area + abi.KVM_STEAL_TIME_SIZE - size:
+            complaint = f"it stores {size} bytes at {gpa:#x}, outside the area at {area:#x}"
+        else:
+            offset, version = gpa - area, self.load(area + abi.KVM_STEAL_TIME_VERSION, 4)
+            if offset < abi.KVM_STEAL_TIME_VERSION and not version & 1:
+                complaint = f"it stores steal while version is {version}, which is even"
+        self.put(gpa, size, value)
+        return complaint
+
+
+def judge(
+    criterion: Criterion, source: str, name: str, open_host: Callable[[], Host], tell: Callable[[], None]
+) -> tuple[Verdict, bytes]:
+    """The verdict, and the sequence that shows a failure as JSON, else nothing. `source` is the text of the file
+    `name`; `open_host` gives a host in which it is loaded."""
+    ask = criterion.ask
+    assert isinstance(ask, Device)
+    blank = Verdict(criterion.name, criterion.title, verdict.PASSED, criterion.points, criterion.points)
+    blank = blank._replace(hidden=criterion.hidden)
+    failed = blank._replace(outcome=verdict.FAILED, points=0)
+    try:
+        host = open_host()
+        for sequence in sequences(ask):
+            tell()
+            found = trial(host, ask, sequence)
+            if found is not None:
+                sequence, found = _shortened(host, ask, sequence, found)
+                return _failure(failed, ask, sequence, found, source, name)
+    except Silent as reason:
+        return failed._replace(outcome=verdict.LIMIT, why=str(reason)), b""
+    except Failed as error:
+        return failed._replace(
+            why=f"it cannot be used: {error.what}", place=f"{name}:{error.line}", line=_line(source, error.line)
+        ), b""
+    return blank, b""
+
+
+class Difference(NamedTuple):
+    """At operation `number` something was wrong: `why`, what would have been `legal`, on `line` (0: not known)."""
+
+    number: int
+    why: str
+    legal: str
+    line: int = 0
+
+
+def trial(host: Host, ask: Device, sequence: Sequence[Operation]) -> Difference | None:
+    """Do a sequence to both; the first difference."""
+    ours, theirs = _Reference(ask.profile), _Students(host)
+    for number, one in enumerate(sequence):
+        before = theirs.area
+        expected = ours.do(one)
+        try:
+            theirs.area = ours.area if one.what == "update" else before
+            found = theirs.do(one)
+        except Failed as error:
+            return Difference(number, f"{one} raises {error.what}", _legal(one, expected, ours), error.line)
+        theirs.area = ours.area
+        if ask.judge != ANSWERS:
+            if found.complaint:
+                return Difference(number, f"in {one} {found.complaint}", "")
+            if found.refused != expected.refused:
+                return None  # from here on the two are in different states: that is for `answers`
+            continue
+        if (found.value, found.refused) != (expected.value, expected.refused):
+            return Difference(number, f"{one} {_said(one, found)}", _legal(one, expected, ours))
+        if ours.memory != theirs.memory:
+            return Difference(number, *_memory(one, ours, theirs))
+    return None
+
+
+def sequences(ask: Device) -> Iterator[list[Operation]]:
+    """The sequences of a criterion: the same for the same seed."""
+    draw = random.Random(ask.seed)
+    for _ in range(ask.sequences):
+        yield [_operation(draw, ask.operations) for _ in range(draw.randint(1, ask.length))]
+
+
+def _operation(draw: random.Random, among: Sequence[str]) -> Operation:
+    what = draw.choice(among)
+    if what == "rdmsr":
+        return Operation(what, draw.choice([abi.MSR_KVM_STEAL_TIME] * 4 + [abi.MSR_KVM_PV_EOI_EN]))
+    if what == "wrmsr":
+        msr = draw.choice([abi.MSR_KVM_STEAL_TIME] * 7 + [abi.MSR_KVM_PV_EOI_EN])
+        area = draw.choice((*_AREAS, 0, RAM, 0xFFFFFFFFFFFFFFC0))
+        return Operation(what, msr, area | draw.choice((1, 1, 1, 1, 0, 2, 3, 0x21)))
+    if what == "update":
+        return Operation(what, draw.choice((0, 1, 1000, 1 << 32, (1 << 63) + 5, (1 << 64) - 1, draw.getrandbits(40))))
+    if what == "store":
+        area = draw.choice(_AREAS)
+        offset, size = draw.choice(((0, 8), (8, 4), (8, 4), (16, 1), (12, 4)))
+        return Operation(what, area + offset, size, draw.choice(_JUNK) % (1 << 8 * size))
+    return Operation(what)
+
+
+def _shortened(
+    host: Host, ask: Device, sequence: list[Operation], found: Difference
+) -> tuple[list[Operation], Difference]:
+    """A shorter sequence that fails too."""
+    sequence = sequence[: found.number + 1]
+    trials = 0
+    at = 0
+    while at < len(sequence) and trials < _TRIALS:
+        shorter = sequence[:at] + sequence[at + 1 :]
+        trials += 1
+        other = trial(host, ask, shorter) if shorter else None
+        if other is None:
+            at += 1
+        else:
+            sequence, found = shorter[: other.number + 1], other
+    return sequence, found
+
+
+def _failure(
+    failed: Verdict, ask: Device, sequence: list[Operation], found: Difference, source: str, name: str
+) -> tuple[Verdict, bytes]:
+    last = sequence[-1].what
+    line = found.line or _definition(source, "wrmsr" if last == "store" else last)
+    table = {"device": ask.profile, "judge": ask.judge, "operations": [list(one) for one in sequence]}
+    told = failed._replace(
+        why=found.why,
+        legal=found.legal,
+        place=f"{name}:{line}" if line else "",
+        line=_line(source, line),
+        story=verdict.bounded([str(one) for one in sequence]),
+        evidence=f"{failed.criterion}.json",
+    )
+    return told, (json.dumps(table) + "\n").encode("ascii")
+
+
+def read_sequence(content: bytes) -> tuple[Device, list[Operation]]:
+    """What a file of evidence has in it. Raises ValueError where it is none."""
+    table = json.loads(content)
+    if not isinstance(table, dict) or table.keys() != {"device", "judge", "operations"}:
+        raise ValueError("it is no sequence of operations")
+    found = [Operation(*one) for one in table["operations"]]
+    numbers = all(type(number) is int and 0 <= number < 1 << 64 for one in found for number in one[1:])
+    if not (0 < len(found) <= 64 and numbers and all(type(one.what) is str for one in found)):
+        raise ValueError("it is no sequence of operations")
+    return Device(str(table["device"]), 0, 1, len(found), (), str(table["judge"])), found
+
+
+def loaded(host: Host, modules: Mapping[str, str]) -> Host:
+    """The host with these modules in it, by their names, the device's last. Raises Silent and Failed."""
+    host.ask(do="load", modules=list(modules.items()), **{"class": CLASS})
+    host.answer()
+    return host
+
+
+def _said(one: Operation, found: Outcome) -> str:
+    if found.refused:
+        return "raises GeneralProtection"
+    if one.what == "rdmsr":
+        return f"returns {found.value:#x}" if isinstance(found.value, int) else f"returns {found.value}"
+    return "is accepted"
+
+
+def _legal(one: Operation, expected: Outcome, ours: _Side) -> str:
+    if one.what in ("update", "preempt"):
+        return "an area with " + _area(ours) if ours.area is not None else "no store at all"
+    return f"it {_said(one, expected)}"
+
+
+def _memory(one: Operation, ours: _Side, theirs: _Side) -> tuple[str, str]:
+    area = ours.area
+    if area is None or ours.memory[area : area + 64] == theirs.memory[area : area + 64]:
+        at = next(
+            number for number, pair in enumerate(zip(ours.memory, theirs.memory, strict=True)) if pair[0] != pair[1]
+        )
+        return (
+            f"after {one} the byte at {at:#x} is {theirs.memory[at]:#x}",
+            f"{ours.memory[at]:#x}: it is not the device's",
+        )
+    theirs.area = area
+    return f"after {one} the area has {_area(theirs)}", _area(ours)
+
+
+def _area(side: _Side) -> str:
+    assert side.area is not None
+    if side.area > RAM - 64:
+        return "no RAM below it"
+    found = decode(bytes(side.memory[side.area : side.area + 64]))
+    return f"steal {found.steal:#x}, version {found.version}, preempted {found.preempted}"
+
+
+def _definition(source: str, method: str) -> int:
+    """The line of the method's definition; 0 where there is none."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return 0
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and node.name == CLASS:
+            for one in node.body:
+                if isinstance(one, ast.FunctionDef) and one.name == method:
+                    return one.lineno
+    return 0
+
+
+def _line(source: str, number: int) -> str:
+    lines = source.splitlines()
+    return lines[number - 1].strip()[:200] if 0 < number <= len(lines) else ""
+
+
+def _msr(number: int) -> str:
+    return {abi.MSR_KVM_STEAL_TIME: "MSR_KVM_STEAL_TIME", abi.MSR_KVM_PV_EOI_EN: "MSR_KVM_PV_EOI_EN"}.get(
+        number, f"{number:#x}"
+    )
