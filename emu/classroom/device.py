@@ -131,7 +131,7 @@ class _Side:
 class _Reference(_Side):
     def __init__(self, profile: str) -> None:
         super().__init__()
-        self._device = StealTime(lambda gpa, size: 0 <= gpa and gpa + size <= RAM, profile)
+        self._device = StealTime(lambda gpa, size: gpa >= 0 and gpa + size <= RAM, profile)
 
     def do(self, one: Operation) -> Outcome:
         device = self._device

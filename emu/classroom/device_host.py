@@ -39,7 +39,7 @@ class _Host:
             return self._loaded(asked)
         if what == "new":
             size = asked["ram"]
-            self._device = self._class(lambda gpa, length: 0 <= gpa and gpa + length <= size)
+            self._device = self._class(lambda gpa, length: gpa >= 0 and gpa + length <= size)
             return {"end": None}
         if what == "rdmsr":
             value = self._device.rdmsr(asked["msr"])

@@ -7,12 +7,14 @@ wait is tried once more, alone.
 In Linux: nothing like it.
 """
 
+import os
 import threading
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from emu import data
 from emu.classroom import builder, judge, verdict, work
-from emu.classroom.assignment import Assignment
+from emu.classroom.assignment import DEVICE, Assignment
 from emu.classroom.criteria import Build
 from emu.classroom.program import MAX_PROGRAM
 from emu.classroom.verdict import Judgement
@@ -24,6 +26,7 @@ from emu.sandbox.tiers import Tier
 
 BUILDING = Limits(cpu_s=3, wall_s=10, memory=400 << 20, output=MAX_PROGRAM + (1 << 20), processes=True, files=True)
 JUDGING = Limits(cpu_s=10, wall_s=30, memory=400 << 20, output=verdict.MAX_RESULT)
+HOSTING = Limits(cpu_s=3, wall_s=60, memory=256 << 20)
 ENGINE_RESERVE = 16 << 30  # bytes of address space: each engine sets 1 GiB of it aside for translated code
 _WHY = {
     CPU: "{what} takes more than {limits.cpu_s} seconds of CPU time",
@@ -48,6 +51,8 @@ class Grader:
 
     def grade(self, files: Mapping[str, bytes]) -> Judgement:
         """The judgement of these files. Raises HostError where the sandbox does not work."""
+        if self._assignment.kind == DEVICE:
+            return self._device(files)
         asked = self._assignment.criteria
         request = builder.request(self._compiler, files, self._given)
         done = self._confined("builder:build", BUILDING, request, 0)
@@ -61,14 +66,57 @@ class Grader:
             return _limited(self._assignment, f"the build broke off ({_last_line(done)})", built=False)
         request = work.request(self._assignment, built, files, self._given)
         done = self._confined("work:judge_built", JUDGING, request, ENGINE_RESERVE)
+        return self._judgement(done, "judging the program", built=True)
+
+    def _device(self, files: Mapping[str, bytes]) -> Judgement:
+        with self._crowd.among():
+            found = self._device_once(files)
+        if any(one.outcome == verdict.LIMIT and "has not answered" in one.why for one in found.verdicts):
+            with self._crowd.alone():
+                found = self._device_once(files)
+        return found
+
+    def _device_once(self, files: Mapping[str, bytes]) -> Judgement:
+        """Two sandboxes: in one the device, in the other the judge, and two pipes between them."""
+        to_device, from_judge = os.pipe()
+        to_judge, from_device = os.pipe()
+        pipes = [to_device, from_judge, to_judge, from_device]
+        children: list[Child] = []
+        try:
+            name, limits = "emu.classroom.device_host:main", HOSTING
+            children.append(self._child(name, limits, stdin=to_device, stdout=from_device, descriptors=()))
+            request = work.device_request(self._assignment, files, to_judge, from_judge)
+            descriptors = (to_judge, from_judge)
+            name = "emu.classroom.work:judge_device"
+            children.append(self._child(name, JUDGING, data=request, descriptors=descriptors, reserve=ENGINE_RESERVE))
+            while pipes:
+                os.close(pipes.pop())
+            done = children[1].wait()
+        finally:
+            for one in pipes:
+                os.close(one)
+            for child in children:
+                child.kill()
+                self._children.discard(child)
+        return self._judgement(done, "judging the device", built=True)
+
+    def _judgement(self, done: Confined, what: str, *, built: bool) -> Judgement:
+        """What a judge has answered, if it is a judgement of this assignment."""
         if done.ended != ENDED:
-            return _limited(self._assignment, _why(done, "judging the program", JUDGING), built=True)
+            return _limited(self._assignment, _why(done, what, JUDGING), built=built)
         try:
             found = verdict.from_bytes(done.output)
             _check(self._assignment, found)
         except ValueError as reason:
-            return _limited(self._assignment, f"judging it broke off ({reason}; {_last_line(done)})", built=True)
+            return _limited(self._assignment, f"{what} broke off ({reason}; {_last_line(done)})", built=built)
         return found
+
+    def _child(self, function: str, limits: Limits, **rest: Any) -> Child:
+        if self._stopped:
+            raise HostError("the grading was ended")
+        child = Child(self._tier, function, limits, hidden=self._hidden, **rest)
+        self._children.add(child)
+        return child
 
     def unusable(self, problem: str) -> Judgement:
         """The judgement of what could not even be read."""
@@ -83,11 +131,7 @@ class Grader:
 
     def _confined(self, function: str, limits: Limits, request: bytes, reserve: int) -> Confined:
         def once() -> Confined:
-            if self._stopped:
-                raise HostError("the grading was ended")
-            name = f"emu.classroom.{function}"
-            child = Child(self._tier, name, limits, data=request, hidden=self._hidden, reserve=reserve)
-            self._children.add(child)
+            child = self._child(f"emu.classroom.{function}", limits, data=request, reserve=reserve)
             try:
                 return child.wait()
             finally:

@@ -3,13 +3,17 @@
 In Linux: nothing like it.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
 
 from emu.boot.elf import elf_image
 from emu.boot.image import Image
-from emu.classroom import criteria, program, proof, run, verdict
-from emu.classroom.assignment import Assignment
+from emu.classroom import criteria, device, device_host, program, proof, run, verdict
+from emu.classroom.assignment import DEVICE, Assignment
 from emu.classroom.criteria import Criterion, Explore
+from emu.classroom.device import Host
 from emu.classroom.verdict import Judgement, Verdict
 from emu.faults import HostError
 
@@ -18,6 +22,9 @@ Tell = Callable[[str], None]
 
 def judge(assignment: Assignment, files: Mapping[str, bytes], tell: Tell = lambda _: None) -> Judgement:
     """Build what was handed in, and judge it here, in this process. `tell` is called with what is being judged."""
+    if assignment.kind == DEVICE:
+        with local_host() as host:
+            return judge_device(assignment.criteria, files, assignment.given_files(), host, tell)
     tell("builds it")
     given = assignment.given_files()
     try:
@@ -52,6 +59,59 @@ def judge_program(
         if kept and len(kept) <= verdict.MAX_EVIDENCE:
             evidence[told.evidence] = kept
     return Judgement(tuple(found), evidence)
+
+
+def judge_device(
+    asked: tuple[Criterion, ...],
+    files: Mapping[str, bytes],
+    given: Mapping[str, bytes],
+    host: Host,
+    tell: Tell = lambda _: None,
+) -> Judgement:
+    """Judge a device in the process `host`, into which it has still to be loaded."""
+    name = next(iter(files))
+    modules = {one.removesuffix(".py"): text.decode("utf-8", "replace") for one, text in {**given, **files}.items()}
+    source = modules[name.removesuffix(".py")]
+    opened: list[Host | Exception] = []
+
+    def open_host() -> Host:
+        if not opened:
+            try:
+                opened.append(device.loaded(host, modules))
+            except (device.Silent, device.Failed) as error:
+                opened.append(error)
+        if isinstance(opened[0], Exception):
+            raise opened[0]
+        return opened[0]
+
+    found: list[Verdict] = []
+    evidence: dict[str, bytes] = {}
+    for one in asked:
+        told, kept = device.judge(one, source, name, open_host, lambda title=one.title: tell(title))  # type: ignore[misc]
+        if told.outcome == verdict.LIMIT and not isinstance(opened[0], Exception):
+            opened[0] = device.Silent(told.why)  # it is gone, or busy with the last question
+        found.append(told)
+        if kept:
+            evidence[told.evidence] = kept
+    return Judgement(tuple(found), evidence)
+
+
+@contextlib.contextmanager
+def local_host() -> Iterator[Host]:
+    """A process of one's own device, with no sandbox around it."""
+    command = [sys.executable, "-I", "-B", device_host.__file__]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8", stderr=subprocess.DEVNULL
+    )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        yield Host(process.stdout, process.stdin)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        with contextlib.suppress(OSError):
+            process.stdin.close()
 
 
 def _proved_at_once(asked: tuple[Criterion, ...], image: Image, tell: Tell) -> set[str]:

@@ -227,8 +227,8 @@ def _wanted(contents: _Contents, assignment: Assignment, notes: list[str]) -> di
             notes.append(f"{name} is not UTF-8 (byte {error.start})")
         found[name] = content
     for name in assignment.given:
-        path = next((one for one in contents.sizes if PurePosixPath(one).name == name), None)
-        if path is not None and contents.read(path, MAX_FILE) != assignment.given_files()[name]:
+        same = next((one for one in contents.sizes if PurePosixPath(one).name == name), None)
+        if same is not None and contents.read(same, MAX_FILE) != assignment.given_files()[name]:
             notes.append(f"{name} was changed; the given one was used")
     return found
 

@@ -63,6 +63,7 @@ class Child:
             function,
             *words,
         ]
+        self._finished: int | None = None
         self._begun = time.monotonic()
         try:
             with contextlib.ExitStack() as stack:
@@ -121,8 +122,10 @@ class Child:
 
     def kill(self) -> int:
         """End it, if it has not ended, with all that belongs to it; its status."""
+        if self._finished is not None:
+            return self._finished
         self.end()
-        status = self._process.wait()
+        status = self._finished = self._process.wait()
         for stream in (self._process.stdout, self._process.stderr):
             if stream is not None:
                 stream.close()
