@@ -12,7 +12,7 @@ import json
 import random
 import selectors
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TextIO
+from typing import IO, Any, NamedTuple
 
 from emu import abi
 from emu.classroom import verdict
@@ -73,7 +73,7 @@ class Failed(Exception):
 class Host:
     """The process with the device, behind two pipes. Raises Silent and Failed."""
 
-    def __init__(self, source: TextIO, sink: TextIO, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(self, source: IO[str], sink: IO[str], deadline_s: float = DEADLINE_S) -> None:
         self._source, self._sink = source, sink
         self._deadline_s = deadline_s
         self._selector = selectors.DefaultSelector()
@@ -172,7 +172,8 @@ class _Students(_Side):
             if "end" in told:
                 value = told["end"]
                 return Outcome(None if value == "gp" else value, value == "gp", complaint)
-            complaint = complaint or self._touched(told)
+            wrong = self._touched(told)
+            complaint = complaint or wrong
         raise Silent(f"the device makes more than {_MAX_STORES} stores and loads in one operation")
 
     def _touched(self, told: dict[str, Any]) -> str:
@@ -264,6 +265,26 @@ def trial(host: Host, ask: Device, sequence: Sequence[Operation]) -> Difference 
         if ours.memory != theirs.memory:
             return Difference(number, *_memory(one, ours, theirs))
     return None
+
+
+def replay(host: Host, ask: Device, sequence: Sequence[Operation]) -> Iterator[tuple[Operation, str, str]]:
+    """Each operation of a sequence, what the device makes of it, and what the reference does. Raises Silent."""
+    ours, theirs = _Reference(ask.profile), _Students(host)
+    for one in sequence:
+        expected = ours.do(one)
+        try:
+            found = theirs.do(one)
+            told = "; ".join(filter(None, (_came_to(one, found, theirs), found.complaint)))
+        except Failed as error:
+            told = f"raises {error.what}"
+        theirs.area = ours.area
+        yield one, told, _came_to(one, expected, ours)
+
+
+def _came_to(one: Operation, outcome: Outcome, side: _Side) -> str:
+    if one.what in ("rdmsr", "wrmsr"):
+        return _said(one, outcome)
+    return _area(side) if side.area is not None else "no area"
 
 
 def sequences(ask: Device) -> Iterator[list[Operation]]:

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from emu.classroom import assignment as assignments
-from emu.classroom import told
+from emu.classroom import device, told
 from emu.classroom.assignment import Assignment
-from emu.classroom.judge import judge
+from emu.classroom.judge import judge, local_host
 from emu.classroom.verdict import Judgement
-from emu.commands.flags import Parser
+from emu.commands.flags import Once, Parser
 from emu.commands.interruption import interruption
 from emu.commands.output_file import output_file
 from emu.commands.progress import Ticker, wanted
@@ -28,6 +28,7 @@ _EPILOG = """examples:
   emu check lab3        what is in that one
   emu check --watch     again at each change of a file, until Ctrl-C
   emu check --json
+  emu check --again failures/updates.json      operation by operation, of a device
 
 For what does not hold it says why, on which line of yours, what the host did,
 and which command shows it again: `emu step failures/NAME.emurec`, where `back`
@@ -44,6 +45,8 @@ def main(arguments: list[str]) -> int:
     if parsed.watch and parsed.json:
         raise HostError("--watch and --json do not go together", remedy="leave one away")
     with interruption() as interrupted:
+        if parsed.again is not None:
+            return _again(folder, Path(parsed.again))
         if not parsed.watch:
             return _check(folder, as_json=parsed.json, quiet=parsed.quiet, check=interrupted)
         _watch(folder, parsed.quiet, interrupted)
@@ -71,6 +74,35 @@ def _check(folder: Path, *, as_json: bool, quiet: bool, check: Callable[[], None
         lines = [f"{assignment.name}: {assignment.title}", "", *told.lines(judgement, shown, assignment.hidden_points)]
         print("\n".join(escaped(line) for line in lines))
     return 0 if judgement.passed else 1
+
+
+def _again(folder: Path, path: Path) -> int:
+    """The operations of a file of evidence, one by one, done to one's own device and to the reference."""
+    if path.suffix == ".emurec":
+        raise HostError("this is a recording of a run", str(path), f"see it with `emu step {path}`")
+    if not (folder / assignments.FILE).exists() and path.parent.name == EVIDENCE:
+        folder = path.parent.parent
+    assignment = assignments.read(folder)
+    if assignment.kind != assignments.DEVICE:
+        raise HostError("this assignment is no device", str(folder), "its evidence are recordings, for `emu step`")
+    try:
+        ask, sequence = device.read_sequence(assignments.content(path))
+    except (ValueError, TypeError) as reason:
+        raise HostError(f"this is no sequence of operations ({reason})", str(path)) from None
+    modules = {name: text.decode("utf-8", "replace") for name, text in assignment.given_files().items()}
+    modules |= {name: text.decode("utf-8", "replace") for name, text in assignment.handed_in(folder).items()}
+    same = True
+    with local_host() as host:
+        try:
+            device.loaded(host, {name.removesuffix(".py"): text for name, text in modules.items()})
+            for one, found, expected in device.replay(host, ask, sequence):
+                same = same and found == expected
+                print(escaped(f"{one}"))
+                print(escaped(f"    yours      {found}"))
+                print(escaped(f"    reference  {expected}{'' if found == expected else '   <-- not the same'}"))
+        except (device.Silent, device.Failed) as error:
+            raise HostError(f"the device cannot be asked ({error})", str(folder)) from None
+    return 0 if same else 1
 
 
 def _keep(place: Path, judgement: Judgement) -> None:
@@ -137,6 +169,7 @@ def _parser() -> Parser:
     parser = Parser("check", "Judge the work on an assignment, and say what does not hold yet.", _EPILOG, usage)
     parser.add_argument("folder", nargs="?", metavar="FOLDER", help="where the assignment is (default: here)")
     parser.add_argument("--watch", action="store_true", help="check again at each change of a file")
+    parser.add_argument("--again", action=Once, metavar="FILE", help="do the operations of failures/NAME.json again")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.add_argument("--quiet", action="store_true", help="no progress line")
     return parser
