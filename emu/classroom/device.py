@@ -156,6 +156,7 @@ class _Reference(_Side):
 class _Students(_Side):
     def __init__(self, host: Host) -> None:
         super().__init__()
+        self.stored = 0
         self._host = host
         host.ask(do="new", ram=RAM)
         host.answer()
@@ -194,6 +195,7 @@ class _Students(_Side):
     def _stored(self, gpa: int, size: int, value: int) -> str:
         area = self.area
         complaint = ""
+        self.stored += 1
         if area is None:
             complaint = f"it stores {size} bytes at {gpa:#x}, and no area is registered"
         elif not area <= gpa <= area + abi.KVM_STEAL_TIME_SIZE - size:
@@ -216,11 +218,12 @@ def judge(
     blank = Verdict(criterion.name, criterion.title, verdict.PASSED, criterion.points, criterion.points)
     blank = blank._replace(hidden=criterion.hidden)
     failed = blank._replace(outcome=verdict.FAILED, points=0)
+    stored = [0]
     try:
         host = open_host()
         for sequence in sequences(ask):
             tell()
-            found = trial(host, ask, sequence)
+            found = trial(host, ask, sequence, stored)
             if found is not None:
                 sequence, found = _shortened(host, ask, sequence, found)
                 return _failure(failed, ask, sequence, found, source, name)
@@ -230,6 +233,8 @@ def judge(
         return failed._replace(
             why=f"it cannot be used: {error.what}", place=f"{name}:{error.line}", line=_line(source, error.line)
         ), b""
+    if ask.judge != ANSWERS and not stored[0]:
+        return failed._replace(why="the device has never stored anything, so this was never put to the test"), b""
     return blank, b""
 
 
@@ -242,9 +247,19 @@ class Difference(NamedTuple):
     line: int = 0
 
 
-def trial(host: Host, ask: Device, sequence: Sequence[Operation]) -> Difference | None:
-    """Do a sequence to both; the first difference."""
+def trial(
+    host: Host, ask: Device, sequence: Sequence[Operation], stored: list[int] | None = None
+) -> Difference | None:
+    """Do a sequence to both; the first difference. `stored` counts the device's stores."""
     ours, theirs = _Reference(ask.profile), _Students(host)
+    try:
+        return _trial(ours, theirs, ask, sequence)
+    finally:
+        if stored is not None:
+            stored[0] += theirs.stored
+
+
+def _trial(ours: _Reference, theirs: _Students, ask: Device, sequence: Sequence[Operation]) -> Difference | None:
     for number, one in enumerate(sequence):
         before = theirs.area
         expected = ours.do(one)
@@ -260,7 +275,8 @@ def trial(host: Host, ask: Device, sequence: Sequence[Operation]) -> Difference 
             if found.refused != expected.refused:
                 return None  # from here on the two are in different states: that is for `answers`
             continue
-        if (found.value, found.refused) != (expected.value, expected.refused):
+        answer = found.value if one.what == "rdmsr" else None
+        if (answer, found.refused) != (expected.value, expected.refused):
             return Difference(number, f"{one} {_said(one, found)}", _legal(one, expected, ours))
         if ours.memory != theirs.memory:
             return Difference(number, *_memory(one, ours, theirs))

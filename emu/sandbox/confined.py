@@ -31,7 +31,7 @@ class Child:
     """A confined program that runs `function` (module:name). Its standard input is `data`, or the descriptor `stdin`.
 
     `descriptors` stay open in it. `reserve` bytes of address space are not memory: an engine reserves much and uses
-    little.
+    little. `hidden` folders are not to be seen, whatever they lie in; `also` are more that are.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class Child:
         hidden: Sequence[str] = (),
         reserve: int = 0,
         load_first: bool = True,
-        words: Sequence[str] = (),
+        also: Sequence[str] = (),
     ) -> None:
         self._tier = tier
         self._limits = limits
-        self._start = tier.start(shown_paths(), hidden, files=limits.files)
+        self._start = tier.start([*shown_paths(), *also], hidden, files=limits.files)
         config = _config(limits, self._start, reserve, load_first)
         command = [
             *self._start.words,
@@ -61,7 +61,6 @@ class Child:
             inside.__file__,
             json.dumps(config),
             function,
-            *words,
         ]
         self._finished: int | None = None
         self._begun = time.monotonic()
@@ -74,6 +73,8 @@ class Child:
                     stdout=subprocess.PIPE if stdout is None else stdout,
                     stderr=subprocess.PIPE,
                     pass_fds=tuple(descriptors),
+                    # The first process of a namespace is seen inside, and so is its environment.
+                    env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8"},
                     start_new_session=True,
                     cwd=self._start.scratch or "/",
                 )
