@@ -74,8 +74,8 @@ def judge(
 
     assert machine.reason is not None
     end = history.position
-    place = _own_line(history, at if at is not None else end, own)
     outcome = Outcome(end, machine.reason, machine.exit_port.code, listener.digest.hexdigest())
+    place = _own_line(history, at if at is not None else end, own)
     lines = source_texts(image.source, text_of)
     kept = Recording(
         criterion.name, image.source, ask.config, outcome, (), lines, at if at is not None else end, (why,)
