@@ -35,7 +35,7 @@ class Run(NamedTuple):
 
     `console` is all that it prints; `<steal 0>` in it stands for what vCPU 0 read last, `<steal all>` for the sum of
     what all did. Each vCPU's area got `updates` at least; each is `registered` at the end, or none; each vCPU made
-    `reads` at least, and of them these `properties` hold.
+    `reads` at least, and of them these `properties` hold; so many values were `refused` by the MSR, and survived.
     """
 
     config: Config
@@ -45,6 +45,7 @@ class Run(NamedTuple):
     registered: bool | None
     reads: int
     properties: tuple[str, ...]
+    refused: int = 0
 
 
 class Explore(NamedTuple):
@@ -94,6 +95,7 @@ RUN = (
     ),
     Field("updates", number(0, 10**6), "how many updates each area has got at least", 0),
     Field("registered", flag, "whether every vCPU's area is registered at the end, or none", None),
+    Field("refused", number(0, 1000), "how many writes to MSR_KVM_STEAL_TIME were refused, and survived", 0),
     Field("reads", number(0, 10**6), "how many marked reads each vCPU has made at least", 0),
     Field("properties", list_of(one_of(*OF_READS)), "what holds of these reads", ()),
 )
@@ -162,6 +164,7 @@ def _run(values: Mapping[str, Any], where: str) -> Run:
         values["registered"],
         values["reads"],
         values["properties"],
+        values["refused"],
     )
 
 

@@ -247,9 +247,7 @@ class Difference(NamedTuple):
     line: int = 0
 
 
-def trial(
-    host: Host, ask: Device, sequence: Sequence[Operation], stored: list[int] | None = None
-) -> Difference | None:
+def trial(host: Host, ask: Device, sequence: Sequence[Operation], stored: list[int] | None = None) -> Difference | None:
     """Do a sequence to both; the first difference. `stored` counts the device's stores."""
     ours, theirs = _Reference(ask.profile), _Students(host)
     try:

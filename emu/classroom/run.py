@@ -30,6 +30,7 @@ class _Listener:
         self.reads: list[list[int]] = [[] for _ in range(ask.config.vcpus)]
         self.monitor = Monitor(ask.config.vcpus, frozenset(ask.properties))
         self.machine: Machine | None = None
+        self.refused = 0
         self.broken_at: int | None = None
         self.writes: list[list[tuple[int, int]]] = [[] for _ in range(ask.config.vcpus)]  # position, value
 
@@ -41,6 +42,8 @@ class _Listener:
         self.monitor.heard(machine, event)
         if type(event) is trace.Mark and event.mark == "end":
             self.reads[event.vcpu].append(event.value)
+        if type(event) is trace.MsrWrite and event.msr == abi.MSR_KVM_STEAL_TIME:
+            self.refused += not event.accepted
         if type(event) is trace.MsrWrite and event.msr == abi.MSR_KVM_STEAL_TIME and event.accepted:
             self.writes[event.vcpu].append((machine.position + 1, event.value))
         if self.monitor.violations and self.broken_at is None:
@@ -101,7 +104,13 @@ def _complaint(ask: Run, machine: Machine, listener: _Listener) -> tuple[str, st
         return found.fault.text, f"exit status {ask.exit_code}", None
     if found.reason in result.LIMITS:
         where = "; ".join(map(str, found.where))
-        return f"the run does not end: it met the {found.reason} ({where})", f"exit status {ask.exit_code}", None
+        waits = [
+            f"vcpu{vcpu} got no update: {_unserved(listener.writes[vcpu])[1]}"
+            for vcpu, one in enumerate(found.vcpus)
+            if not one.updates
+        ]
+        why = "; ".join([f"the run does not end: it met the {found.reason} ({where})", *waits])
+        return why, f"exit status {ask.exit_code}", None
     if found.reason != result.EXIT:
         return "every vCPU sleeps and nothing wakes one", f"exit status {ask.exit_code}", None
     if found.exit_code != ask.exit_code:
@@ -117,6 +126,9 @@ def _complaint(ask: Run, machine: Machine, listener: _Listener) -> tuple[str, st
         if ask.registered is not None and bool(one.msr & abi.KVM_MSR_ENABLED) != ask.registered:
             why = f"at the end MSR_KVM_STEAL_TIME of vcpu{vcpu} is {one.msr:#x}: {_registration(one.msr)}"
             return why, "bit 0 set" if ask.registered else "bit 0 clear", None
+    if listener.refused < ask.refused:
+        why = f"{listener.refused} values were refused by MSR_KVM_STEAL_TIME with #GP, and survived"
+        return why, f"{ask.refused} at least", None
     if ask.console is not None:
         said = found.console.decode("ascii", "backslashreplace")
         wanted = expected(ask.console, listener.reads)
