@@ -41,6 +41,11 @@ class Console(Stateful):
         """Everything printed so far, on either port, in order."""
         return bytes(self._log[: self._length])
 
+    def remember(self, output: bytes) -> None:
+        """Have printed this, so that a state in which that was so can be loaded; what was printed else is forgotten."""
+        if self._log[: len(output)] != output:
+            self._log = bytearray(output)
+
     def state(self) -> State:
         return (*super().state(), tuple(self._uart), tuple(self._divisor))
 

@@ -45,6 +45,7 @@ class Snapshot(NamedTuple):
     made: tuple[int, ...]
     switched: int
     jumped: int
+    printed: bytes  # decides nothing of what follows
 
 
 class Ahead(NamedTuple):
@@ -93,12 +94,14 @@ class Runner:
         """Everything here."""
         pages = self._memory.keep(look=self._ran)
         self._ran = False
-        return Snapshot(self.machine.state(), pages, self.monitor.state, self.made, self.switched, self.jumped)
+        made = self.made, self.switched, self.jumped
+        return Snapshot(self.machine.state(), pages, self.monitor.state, *made, self.machine.console.output)
 
     def restore(self, snapshot: Snapshot, ahead: Ahead = NOTHING_AHEAD) -> None:
         """Be there again, with what is known of what lies `ahead` of there."""
         self._memory.restore(snapshot.pages, look=self._ran)
         self._ran = False
+        self.machine.console.remember(snapshot.printed)  # another schedule may have printed something else
         self.machine.load(snapshot.state)
         self.monitor.state = snapshot.watched
         self.made, self.switched, self.jumped = snapshot.made, snapshot.switched, snapshot.jumped
@@ -114,7 +117,7 @@ class Runner:
         now = own[3] if self._time else 0
         pages = sorted((page, self._digest(content)) for page, content in snapshot.pages.items())
         marks, devices = parts[5], (parts[1], parts[2] if self._time else None)
-        told = (cpus, packages, entities, favoured, now, pages, marks, devices, own[2], *snapshot[2:])
+        told = (cpus, packages, entities, favoured, now, pages, marks, devices, own[2], *snapshot[2:-1])
         return hashlib.blake2b(repr(told).encode(), digest_size=16).digest()
 
     def _digest(self, content: bytes) -> bytes:

@@ -1,0 +1,34 @@
+"""A guest that prints what it has read can be explored: schedules print different things."""
+
+from pathlib import Path
+
+import pytest
+
+from emu.explore.instance import Instance
+from emu.explore.search import PROVED, Search
+from emu.guest import load_guest
+
+GUEST = """#include "steal.h"
+
+int main(void)
+{
+    steal_register(&steal_areas[0]);
+    for (int i = 0; i < 2; i++) {
+        STEAL_MARK_BEGIN(&steal_areas[0]);
+        const struct steal_reading r = steal_read(&steal_areas[0]);
+        STEAL_MARK_END(&steal_areas[0], r.steal);
+        put_dec(r.steal);
+        put_char('\\n');
+    }
+    return EXIT_PASS;
+}
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_guest_that_prints_is_explored(tmp_path: Path, jobs: int) -> None:
+    path = tmp_path / "prints.c"
+    path.write_text(GUEST, encoding="utf-8")
+    instance = Instance(load_guest(path), updates=2, properties=frozenset({"current", "forward", "ends"}))
+    report = Search(instance, jobs=jobs).run()
+    assert report.verdict == PROVED and report.judged["current"] > 10

@@ -1,0 +1,25 @@
+#include "accounts.h"
+
+static uint64_t books[MAX_VCPUS];
+
+steal_area *accounts_start(uint32_t cpu)
+{
+    steal_register(&steal_areas[cpu]);
+    return &steal_areas[cpu];
+}
+
+uint64_t accounts_read(uint32_t cpu)
+{
+    uint64_t steal;
+    steal = rdtsc();
+    books[cpu] = steal;
+    return steal;
+}
+
+uint64_t accounts_total(uint32_t ncpus)
+{
+    uint64_t total = 0;
+    for (uint32_t cpu = 0; cpu < ncpus; cpu++)
+        total += books[cpu];
+    return total;
+}
