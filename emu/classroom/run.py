@@ -123,7 +123,7 @@ def _complaint(ask: Run, machine: Machine, listener: _Listener) -> tuple[str, st
             return why, f"{ask.updates} updates at least", at
         if len(listener.reads[vcpu]) < ask.reads:
             return f"vcpu{vcpu} has made {len(listener.reads[vcpu])} reads", f"{ask.reads} reads at least", None
-        if ask.reads and listener.reads[vcpu] and listener.reads[vcpu][-1] > one.stolen_ns:
+        if ask.properties and listener.reads[vcpu] and listener.reads[vcpu][-1] > one.stolen_ns:
             why = (
                 f"vcpu{vcpu} has read {listener.reads[vcpu][-1]:,} ns, and the host has made it wait for"
                 f" {one.stolen_ns:,} ns only: another vCPU's time is in its area too"

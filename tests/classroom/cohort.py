@@ -69,10 +69,12 @@ def signed(file: str, text: bytes, number: int) -> bytes:
     return text + f"{mark} {number}\n".encode()
 
 
+_INCLUDES_ITSELF = b'#if __INCLUDE_LEVEL__ < 150\n#include "clock.c"\n#include "clock.c"\n#endif\n'
+
+
 def hostile_clocks() -> list[Student]:
     """What students send a grader of C programs."""
     one = read(CLOCK)
-    head = b'#include "clock.h"\n'
     good = one.handed_in(one.folder / "solution")["clock.c"]
     start, reading = good.index(b"steal_area *clock_start"), good.index(b"uint64_t clock_read")
     stop = good.index(b"void clock_stop")
@@ -89,17 +91,17 @@ def hostile_clocks() -> list[Student]:
         c("incbin-passwd", good + b'__asm__(".incbin \\"/etc/passwd\\"");\n', 0, "/etc/passwd"),
         c("include-solution", b'#include "' + solution + b'"\n', 0, "No such file"),
         c("include-hidden", b'#include "../../hidden.toml"\n' + good, 0, "No such file"),
-        c("include-endless", b'#if __INCLUDE_LEVEL__ < 150\n#include "clock.c"\n#include "clock.c"\n#endif\n', 0, "CPU time"),
+        c("include-endless", _INCLUDES_ITSELF, 0, "CPU time"),
         c("include-zero", b'#include "/dev/zero"\n', 0),
         c("rept-bomb", good + b'__asm__(".rept 100000000\\n nop\\n .endr");\n', 0),
         c("macro-bomb", _bomb(), 0),
         c("huge-array", good + b"int huge[1 << 28] = {1};\n", 0),
-        c("endless", reads(b"    for (volatile uint64_t n = 0;; n = n + 1)\n        ;"), 15),
-        c("exit-early", good[:start] + b"steal_area *clock_start(uint32_t cpu)\n{\n    (void)cpu;\n    outb(PORT_EXIT, 0);\n"
-          b"    return &steal_areas[0];\n}\n\n" + good[reading:], 15),
-        c("own-marks", reads(b"    STEAL_MARK_END(area, 0);\n    STEAL_MARK_BEGIN(area);\n    return 0;"), 40),
-        c("fakes-steal", reads(b"    volatile struct kvm_steal_time *mine = (volatile struct kvm_steal_time *)(uintptr_t)area;\n"
-          b"    mine->version = 0;\n    mine->steal = 1000000;\n    return 1000000;"), 30, "the guest stores"),
+        c("endless", reads(b"    for (volatile uint64_t n = 0;; n = n + 1)\n        ;"), 5),
+        c("exit-early", good[:start] + b"steal_area *clock_start(uint32_t cpu)\n{\n"
+          b"    outb(PORT_EXIT, 0);\n    return &steal_areas[cpu];\n}\n\n" + good[reading:], 5),
+        c("own-marks", reads(b"    STEAL_MARK_END(area, 0);\n    STEAL_MARK_BEGIN(area);\n    return 0;"), 55),
+        c("fakes-steal", reads(b"    volatile struct kvm_steal_time *mine = &steal_areas[0];\n    (void)area;\n"
+          b"    mine->version = 0;\n    mine->steal = 1000000;\n    return 1000000;"), 40, "the guest stores"),
         c("triple-fault", reads(b"    (void)area;\n    *(volatile int *)0 = 1;\n    return 0;"), 5, "#PF"),
         c("prints-endless", reads(b'    (void)area;\n    for (;;)\n        put_text("passed passed passed\\n");'), 5),
         c("binary", b"\x7fELF\0\0\0", 0, "is binary"),
@@ -160,16 +162,16 @@ def hostile_devices() -> list[Student]:
         py("exit-0", "import os\nos._exit(0)\n", 0, "the device has ended"),
         py("endless", "while True:\n    pass\n", 0, "the device has ended"),
         py("memory", "x = []\nwhile True:\n    x.append(bytearray(1 << 20))\n", 0, "MemoryError"),
-        py("disk", "n = 0\nwhile True:\n    n += 1\n    open(f'/tmp/{n}', 'wb').write(bytes(1 << 20))\n", 0, "not permitted"),
+        py("disk", "while True:\n    open('/tmp/x', 'ab').write(bytes(1 << 20))\n", 0, "not permitted"),
         py("network", "import socket\nsocket.create_connection(('192.0.2.1', 80), 5)\n", 0, "not permitted"),
         py("prints-result", _FORGED + _IDLE.decode(), 0),
         py("patches-host", _PATCHED + _IDLE.decode(), 0),
         py("reads-passwd", "print(open('/etc/passwd').read())\n", 0, "Error"),
         py("looks-for-solution", _SEARCHES, 0, "found nothing"),
         py("kills", "import os\nos.kill(os.getppid(), 9)\nos.kill(-1, 9)\n", 0, "PermissionError"),
-        py("recursion", _IDLE.decode() + "    def rdmsr(self, msr):\n        return self.rdmsr(msr)\n", 0, "RecursionError"),
-        py("stores-endless", good.replace(b"        area = self.served", b"        while True:\n            yield 0x1000, 8, 1\n"
-           b"        area = self.served"), 20, "more than 64 stores"),
+        py("recursion", "def f():\n    f()\nf()\n" + _IDLE.decode(), 0, "RecursionError"),
+        py("stores-endless", good.replace(b"        area = self.served", b"        while True:\n"
+           b"            yield 0x1000, 8, 1\n        area = self.served"), 20, "more than 64 stores"),
         py("no-class", "print('hello')\n", 0, "AttributeError"),
         py("syntax", "class StealTime(:\n", 0, "SyntaxError"),
         py("huge-number", good.replace(b"return self.value\n", b"return 10 ** 4000\n"), 65),
