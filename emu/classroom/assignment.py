@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from emu import scenario
 from emu.classroom import criteria
-from emu.classroom.criteria import Criterion
+from emu.classroom.asks import Criterion
 from emu.classroom.fields import Field, list_of, moment, number, one_of, taken, text
 from emu.faults import HostError
 

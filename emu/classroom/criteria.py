@@ -10,9 +10,10 @@ In Linux: nothing like it.
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from emu import scenario
+from emu.classroom.asks import ANSWERS, PROTOCOL, Build, Criterion, Device, Explore, Run
 from emu.classroom.fields import Field, flag, list_of, number, one_of, taken, text
 from emu.explore.instance import MAX_UPDATES, Instance
 from emu.explore.properties import OF_READS, PROPERTIES
@@ -26,59 +27,6 @@ _PLACEHOLDER = re.compile(r"<steal (\d{1,2}|all)>")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 
-class Build(NamedTuple):
-    """The program builds."""
-
-
-class Run(NamedTuple):
-    """A run on `config` ends with status `exit_code`. What is None or empty is not asked.
-
-    `console` is all that it prints; `<steal 0>` in it stands for what vCPU 0 read last, `<steal all>` for the sum of
-    what all did. Each vCPU's area got `updates` at least; each is `registered` at the end, or none; each vCPU made
-    `reads` at least, and of them these `properties` hold; so many values were `refused` by the MSR, and survived.
-    """
-
-    config: Config
-    exit_code: int
-    console: str | None
-    updates: int
-    registered: bool | None
-    reads: int
-    properties: tuple[str, ...]
-    refused: int = 0
-
-
-class Explore(NamedTuple):
-    """`properties` hold in every schedule of `instance`, whose program is still to be filled in."""
-
-    settings: Mapping[str, Any]  # what Instance takes besides its image
-    properties: tuple[str, ...]
-
-
-class Device(NamedTuple):
-    """A device of ABI `profile` is as it must be in so many `sequences` of up to `length` operations; `judge` is
-    ANSWERS (as the reference answers) or PROTOCOL (when it may store what)."""
-
-    profile: str
-    seed: int
-    sequences: int
-    length: int
-    operations: tuple[str, ...]
-    judge: str = "answers"
-
-
-class Criterion(NamedTuple):
-    """`title` says in one line what must be so."""
-
-    name: str
-    kind: str
-    title: str
-    points: int
-    hidden: bool
-    ask: Build | Run | Explore | Device
-
-
-ANSWERS, PROTOCOL = "answers", "protocol"
 DEVICE_OPERATIONS = ("rdmsr", "wrmsr", "update", "preempt", "store", "reset")
 
 COMMON = (
@@ -108,6 +56,7 @@ EXPLORE = (
     Field("vcpus", number(1, 4), "so many vCPUs on one pCPU", 1),
     Field("switches", number(0, 16), "so many switches between them that nobody asked for", 0),
     Field("jumps", number(0, 16), "so often the vCPU is made to wait", 0),
+    Field("reads", number(0, 100), "a run is looked at until each vCPU has made so many; 0: to its end", 0),
     Field("without", list_of(one_of(*FEATURES)), "features that the machine does not offer", ()),
     Field("insn-limit", number(1, 10**9), "the longest run, in instructions", INSN_LIMIT),
     Field("state-limit", number(1, 10**7), "the most states", STATE_LIMIT),
@@ -177,6 +126,7 @@ def _explore(values: Mapping[str, Any], where: str) -> Explore:
         "vcpus": values["vcpus"],
         "switches": values["switches"],
         "jumps": values["jumps"],
+        "reads": values["reads"],
         "withheld": values["without"],
         "insn_limit": values["insn-limit"],
         "state_limit": values["state-limit"],

@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple
 
 from emu import abi
 from emu.classroom import verdict
-from emu.classroom.criteria import ANSWERS, Criterion, Device
+from emu.classroom.asks import ANSWERS, Criterion, Device
 from emu.classroom.verdict import Verdict
 from emu.devices.steal_time import StealTime, decode
 from emu.faults import GuestFault
@@ -24,8 +24,7 @@ from emu.faults import GuestFault
 RAM = 0x4000
 CLASS = "StealTime"
 DEADLINE_S = 10
-_MAX_STORES = 64  # of one operation
-_MAX_LINE = 10_000
+_MAX_LINE = 1 << 20
 _TRIALS = 300  # to make a sequence shorter
 _AREAS = (0x1000, 0x1040, 0x2000, RAM - 64)
 _JUNK = (0, 1, 2, 7, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF)
@@ -55,6 +54,16 @@ class Outcome(NamedTuple):
     value: int | str | None
     refused: bool
     complaint: str
+
+
+_UNASKED = "the device answers what nobody has asked"
+
+
+def _is_touch(touch: Any) -> bool:
+    """`["store", gpa, size, value]` or `["load", gpa, size]`."""
+    if type(touch) is not list or not touch or {"store": 4, "load": 3}.get(str(touch[0])) != len(touch):
+        return False
+    return all(type(number) is int and abs(number) < 1 << 80 for number in touch[1:])
 
 
 class Silent(Exception):
@@ -100,15 +109,15 @@ class Host:
             if not block:
                 raise Silent("the device has ended: it used too much CPU time or memory, or left")
             self._buffer += block.decode("ascii", "replace")
-            if len(self._buffer) > 1 << 20:
+            if len(self._buffer) > _MAX_LINE:
                 raise Silent("the device answers without end")
         line, _, self._buffer = self._buffer.partition("\n")
         try:
-            told = json.loads(line[:_MAX_LINE])
+            told = json.loads(line)
         except (ValueError, RecursionError):
-            raise Silent("the device answers what nobody has asked") from None
+            raise Silent(_UNASKED) from None
         if type(told) is not dict:
-            raise Silent("the device answers what nobody has asked")
+            raise Silent(_UNASKED)
         if "error" in told:
             raise Failed(str(told["error"])[:300], told["line"] if type(told.get("line")) is int else 0)
         return told
@@ -154,43 +163,47 @@ class _Reference(_Side):
 
 
 class _Students(_Side):
-    def __init__(self, host: Host) -> None:
+    """What the device made of a sequence, gone through operation by operation. Memory is kept here once more: what the
+    process says of it is not asked."""
+
+    def __init__(self, host: Host, sequence: Sequence[Operation]) -> None:
         super().__init__()
         self.stored = 0
-        self._host = host
-        host.ask(do="new", ram=RAM)
-        host.answer()
+        host.ask(do="sequence", ram=RAM, operations=[list(one) for one in sequence])
+        outcomes = host.answer().get("outcomes")
+        if type(outcomes) is not list or not all(type(one) is dict for one in outcomes):
+            raise Silent(_UNASKED)
+        self._outcomes = iter(outcomes)
 
     def do(self, one: Operation) -> Outcome:
+        told = next(self._outcomes, None)
+        if told is None:
+            raise Silent(_UNASKED)
+        touches = told.get("touches")
+        if type(touches) is not list or not all(map(_is_touch, touches)):
+            raise Silent(_UNASKED)
         if one.what == "store":
             self.put(*one[1:])
             return Outcome(None, False, "")
-        words = {"rdmsr": {"msr": one.a}, "wrmsr": {"msr": one.a, "value": one.b}, "update": {"run_delay": one.a}}
-        self._host.ask(do=one.what, **words.get(one.what, {}))
         complaint = ""
-        for _ in range(_MAX_STORES):
-            told = self._host.answer()
-            if "end" in told:
-                value = told["end"]
-                return Outcome(None if value == "gp" else value, value == "gp", complaint)
-            wrong = self._touched(told)
+        for kind, *numbers in touches:
+            wrong = self._touched(kind, *numbers)
             complaint = complaint or wrong
-        raise Silent(f"the device makes more than {_MAX_STORES} stores and loads in one operation")
+        if "error" in told:
+            raise Failed(str(told["error"])[:300], told["line"] if type(told.get("line")) is int else 0)
+        value = told.get("end")
+        if type(value) is str and value != "gp":
+            value = value[:100]
+        elif type(value) is not int and value != "gp":
+            value = None
+        return Outcome(None if value == "gp" else value, value == "gp", complaint)
 
-    def _touched(self, told: dict[str, Any]) -> str:
-        """Do a load or store; what is wrong with it."""
-        kind = "store" if "store" in told else "load"
-        numbers = told.get(kind)
-        if type(numbers) is not list or not all(type(one) is int for one in numbers):
-            raise Silent("the device answers what nobody has asked")
-        gpa, size, *value = numbers
+    def _touched(self, kind: str, gpa: int, size: int, value: int = 0) -> str:
+        """Do a store; what is wrong with it."""
         sound = size in (1, 2, 4, 8) and 0 <= gpa <= RAM - size
-        if kind == "load":
-            self._host.ask(value=self.load(gpa, size) if sound else 0)
-            return "" if sound else f"it loads {size} bytes at {gpa:#x}, where no RAM is"
-        if not sound:
-            return f"it stores {size} bytes at {gpa:#x}, where no RAM is"
-        return self._stored(gpa, size, value[0])
+        if kind == "load" or not sound:
+            return f"it {kind}s {size} bytes at {gpa:#x}, where no RAM is"
+        return self._stored(gpa, size, value)
 
     def _stored(self, gpa: int, size: int, value: int) -> str:
         area = self.area
@@ -249,7 +262,7 @@ class Difference(NamedTuple):
 
 def trial(host: Host, ask: Device, sequence: Sequence[Operation], stored: list[int] | None = None) -> Difference | None:
     """Do a sequence to both; the first difference. `stored` counts the device's stores."""
-    ours, theirs = _Reference(ask.profile), _Students(host)
+    ours, theirs = _Reference(ask.profile), _Students(host, sequence)
     try:
         return _trial(ours, theirs, ask, sequence)
     finally:
@@ -283,7 +296,7 @@ def _trial(ours: _Reference, theirs: _Students, ask: Device, sequence: Sequence[
 
 def replay(host: Host, ask: Device, sequence: Sequence[Operation]) -> Iterator[tuple[Operation, str, str]]:
     """Each operation of a sequence, what the device makes of it, and what the reference does. Raises Silent."""
-    ours, theirs = _Reference(ask.profile), _Students(host)
+    ours, theirs = _Reference(ask.profile), _Students(host, sequence)
     for one in sequence:
         expected = ours.do(one)
         try:

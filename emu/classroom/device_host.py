@@ -1,7 +1,8 @@
 """The process in which a student's device lives. It has the device and nothing else: no judge, no answer, no seed.
 
-It reads one line for each operation and writes lines back: `load` asks for memory, `store` tells of a store, and the
-last one says how the operation ended. What the device prints goes nowhere; what it forges are its own answers.
+It reads a line with a sequence of operations, does them to a new device with memory of its own, and writes a line with
+what came of each: the stores, and how it ended. What the device prints goes nowhere; what it forges are its own
+answers.
 
 In Linux: a FUSE server is spoken to in the same way.
 """
@@ -10,10 +11,76 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 _GENERAL_PROTECTION = "GeneralProtection"
+
+
+class _Memory:
+    """The guest's memory as the device finds it; what it stores is kept in `touches`, and so are loads of no RAM."""
+
+    def __init__(self, memory: bytearray, touches: list[list[int | str]]) -> None:
+        self._memory = memory
+        self._touches = touches
+
+    def load(self, gpa: int, size: int) -> int:
+        gpa, size = int(gpa), int(size)
+        if not 0 <= gpa <= len(self._memory) - size:
+            self._touched("load", gpa, size)
+            return 0
+        return int.from_bytes(self._memory[gpa : gpa + size], "little")
+
+    def store_all(self, stores: Any) -> None:
+        for gpa, size, value in stores or ():
+            self._touched("store", int(gpa), int(size), int(value))
+            self.put(int(gpa), int(size), int(value))
+
+    def put(self, gpa: int, size: int, value: int) -> None:
+        if 0 < size <= 8 and 0 <= gpa <= len(self._memory) - size:
+            self._memory[gpa : gpa + size] = (value % (1 << 8 * size)).to_bytes(size, "little")
+
+    def _touched(self, *touch: int | str) -> None:
+        self._touches.append(list(touch))
+        if len(self._touches) > MOST_TOUCHES:
+            raise RuntimeError(f"more than {MOST_TOUCHES} stores in one operation")
+
+
+def _rdmsr(device: Any, memory: _Memory, msr: int, *_: int) -> Any:
+    value = device.rdmsr(msr)
+    return value if type(value) is int else repr(value)[:100]
+
+
+def _wrmsr(device: Any, memory: _Memory, msr: int, value: int, *_: int) -> None:
+    device.wrmsr(msr, value)
+
+
+def _update(device: Any, memory: _Memory, run_delay: int, *_: int) -> None:
+    memory.store_all(device.update(run_delay, memory.load))
+
+
+def _preempt(device: Any, memory: _Memory, *_: int) -> None:
+    memory.store_all(device.preempt())
+
+
+def _reset(device: Any, memory: _Memory, *_: int) -> None:
+    device.reset()
+
+
+def _guest_stores(device: Any, memory: _Memory, gpa: int, size: int, value: int) -> None:
+    memory.put(gpa, size, value)
+
+
+MOST_TOUCHES = 64  # of one operation
+_DO: dict[str, Callable[..., Any]] = {
+    "rdmsr": _rdmsr,
+    "wrmsr": _wrmsr,
+    "update": _update,
+    "preempt": _preempt,
+    "reset": _reset,
+    "store": _guest_stores,
+}
 
 
 class _Host:
@@ -22,7 +89,6 @@ class _Host:
         self._sink = sink
         self._name = ""
         self._class: Any = None
-        self._device: Any = None
 
     def serve(self) -> None:
         """Answer until nothing comes any more."""
@@ -34,25 +100,22 @@ class _Host:
                 self._tell(self._failure(error))
 
     def _do(self, asked: dict[str, Any]) -> dict[str, Any]:
-        what = asked["do"]
-        if what == "load":
+        if asked["do"] == "load":
             return self._loaded(asked)
-        if what == "new":
-            size = asked["ram"]
-            self._device = self._class(lambda gpa, length: gpa >= 0 and gpa + length <= size)
-            return {"end": None}
-        if what == "rdmsr":
-            value = self._device.rdmsr(asked["msr"])
-            return {"end": value if type(value) is int else repr(value)[:100]}
-        if what == "wrmsr":
-            self._device.wrmsr(asked["msr"], asked["value"])
-        elif what == "update":
-            self._stores(self._device.update(asked["run_delay"], self._load))
-        elif what == "preempt":
-            self._stores(self._device.preempt())
-        elif what == "reset":
-            self._device.reset()
-        return {"end": None}
+        memory = bytearray(asked["ram"])
+        device = self._class(lambda gpa, size: gpa >= 0 and gpa + size <= len(memory))
+        outcomes: list[dict[str, Any]] = []
+        for what, *numbers in asked["operations"]:
+            touches: list[list[int | str]] = []
+            outcome: dict[str, Any] = {"touches": touches}
+            outcomes.append(outcome)
+            try:
+                outcome["end"] = _DO[what](device, _Memory(memory, touches), *numbers)
+            except BaseException as error:  # whatever the device raises is its answer
+                outcome |= self._failure(error)
+                if "error" in outcome:
+                    break
+        return {"outcomes": outcomes}
 
     def _loaded(self, asked: dict[str, Any]) -> dict[str, Any]:
         """The modules, in their order; the last is the device's."""
@@ -64,14 +127,6 @@ class _Host:
             exec(compile(text, self._name, "exec"), module.__dict__)
         self._class = getattr(module, asked["class"])
         return {"end": None}
-
-    def _stores(self, stores: Any) -> None:
-        for gpa, size, value in stores or ():
-            self._tell({"store": [int(gpa), int(size), int(value)]})
-
-    def _load(self, gpa: int, size: int) -> int:
-        self._tell({"load": [int(gpa), int(size)]})
-        return int(json.loads(self._source.readline())["value"])
 
     def _tell(self, told: dict[str, Any]) -> None:
         self._sink.write(json.dumps(told) + "\n")

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from emu import data
-from emu.classroom import builder, judge, verdict, work
+from emu.classroom import builder, device_judge, judge, verdict, work
+from emu.classroom.asks import Build
 from emu.classroom.assignment import DEVICE, Assignment
-from emu.classroom.criteria import Build
 from emu.classroom.program import MAX_PROGRAM
 from emu.classroom.verdict import Judgement
 from emu.compiler import Compiler
@@ -85,9 +85,10 @@ class Grader:
         try:
             name, limits = "emu.classroom.device_host:main", HOSTING
             children.append(self._child(name, limits, stdin=to_device, stdout=from_device, descriptors=()))
-            request = work.device_request(self._assignment, files, to_judge, from_judge)
+            asked = self._assignment.criteria
+            request = device_judge.request(asked, files, self._given, to_judge, from_judge)
             descriptors = (to_judge, from_judge)
-            name = "emu.classroom.work:judge_device"
+            name = "emu.classroom.device_judge:judge_device"
             children.append(self._child(name, JUDGING, data=request, descriptors=descriptors, reserve=ENGINE_RESERVE))
             while pipes:
                 os.close(pipes.pop())

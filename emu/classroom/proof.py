@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from emu.boot.image import Image
 from emu.classroom import verdict
-from emu.classroom.criteria import Criterion, Explore
+from emu.classroom.asks import Criterion, Explore
 from emu.classroom.verdict import Verdict
 from emu.explore.cause import cause
 from emu.explore.evidence import evidence

@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Mapping
 from emu import abi, result, trace
 from emu.boot.image import Image
 from emu.classroom import verdict
-from emu.classroom.criteria import Criterion, Run, placeholders
+from emu.classroom.asks import Criterion, Run
+from emu.classroom.criteria import placeholders
 from emu.classroom.proof import line_at
 from emu.classroom.verdict import Verdict
 from emu.code.places import linear, places

@@ -5,14 +5,12 @@ In Linux: usermodehelpers are as short of rights, and as short.
 
 import importlib
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from emu.classroom import assignment, judge, verdict
 from emu.classroom.assignment import Assignment
-from emu.classroom.device import Host
 from emu.classroom.wire import content, packed, text, unpacked
 
 # Loaded before the door is shut, for some of it is asked for late.
@@ -36,32 +34,6 @@ def request(asked: Assignment, built: bytes, files: Mapping[str, bytes], given: 
         "given": packed(given),
     }
     return json.dumps(table).encode("ascii")
-
-
-def device_request(asked: Assignment, files: Mapping[str, bytes], source: int, sink: int) -> bytes:
-    """What `judge_device` reads; the device is at the other ends of the descriptors `source` and `sink`."""
-    table = {
-        "name": asked.name,
-        "public": text(asked.public),
-        "private": None if asked.private is None else text(asked.private),
-        "files": packed(files),
-        "given": packed(asked.given_files()),
-        "pipes": [source, sink],
-    }
-    return json.dumps(table).encode("ascii")
-
-
-def judge_device() -> None:
-    """Read a request, talk with the device, and write a judgement."""
-    asked = json.loads(sys.stdin.buffer.read())
-    private = None if asked["private"] is None else content(asked["private"])
-    found = assignment.parsed(Path(asked["name"]), content(asked["public"]), private).criteria
-    source, sink = asked["pipes"]
-    with os.fdopen(source, "r", encoding="utf-8") as reader, os.fdopen(sink, "w", encoding="utf-8") as writer:
-        judgement = judge.judge_device(found, unpacked(asked["files"]), unpacked(asked["given"]), Host(reader, writer))
-        sys.stdout.buffer.write(verdict.to_bytes(judgement))
-        sys.stdout.buffer.flush()
-        os._exit(0)  # a writer that nobody reads could not be closed
 
 
 def judge_built() -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from emu.classroom import assignment as assignments
 from emu.classroom import device, told
 from emu.classroom.assignment import Assignment
-from emu.classroom.judge import judge, local_host
+from emu.classroom.device_judge import local_host
+from emu.classroom.judge import judge
 from emu.classroom.verdict import Judgement
 from emu.commands.flags import Once, Parser
 from emu.commands.interruption import interruption

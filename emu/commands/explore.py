@@ -22,7 +22,7 @@ from emu.commands.progress import Ticker, wanted
 from emu.explore import team
 from emu.explore.evidence import evidence
 from emu.explore.instance import MAX_UPDATES, Instance, read_of
-from emu.explore.properties import AWAKE, CLOCK, PROPERTIES, Own
+from emu.explore.properties import AWAKE, CLOCK, FORWARD, PROPERTIES, Own
 from emu.explore.saved import take_up, to_bytes
 from emu.explore.search import OPEN, PROVED, REFUTED, Report, Search
 from emu.faults import HostError
@@ -126,8 +126,10 @@ def _instances(parsed: argparse.Namespace) -> list[Instance]:
     image = load_guest(parsed.guest)
     names, own = _properties(parsed.property or [])
     vcpus = _number(parsed.vcpus, "--vcpus", 1, 4, 1)
+    reads = _number(parsed.reads, "--reads", 0, 100, 0)
     if not names and not own:
-        names = frozenset(name for name in PROPERTIES if name != CLOCK and (name != AWAKE or vcpus > 1))
+        left = {CLOCK, *(() if vcpus > 1 else (AWAKE,)), *((FORWARD,) if reads == 1 else ())}
+        names = frozenset(PROPERTIES) - left
     offered = Instance(
         image,
         parsed.host_model or _OTHER_CPU,
@@ -142,6 +144,7 @@ def _instances(parsed: argparse.Namespace) -> list[Instance]:
         state_limit=_number(parsed.state_limit, "--state-limit", 1, 10**8, 200_000),
         properties=names,
         own=own,
+        reads=reads,
     )
     if not offered.updates:
         return [offered]
@@ -317,6 +320,8 @@ def _covered(instance: Instance, report: Report) -> str:
         waits = _many(instance.jumps, "wait")
         steps.append(f"up to {waits} of the vCPU, each with a jump of time and the update that follows")
     text = f"Host steps: {'; '.join(steps) or 'none'}."
+    if instance.reads:
+        text += f" Looked at until each vCPU has made {_many(instance.reads, 'read')}."
     text += f" {states} at {_many(report.points, 'visible point')}, {ends} to the end."
     if report.complete:
         text += f" That decides {_many(report.schedules, 'order')} of host steps and visible points,"
@@ -406,6 +411,7 @@ def _parser() -> Parser:
     what.add_argument("--property", action="append", metavar="NAME", help="this alone, or FILE.py:FUNCTION; repeatable")
     bound = parser.add_argument_group("how far it goes")
     bound.add_argument("--insn-limit", action=Once, metavar="N", help="the longest run, in instructions (default: 1e6)")
+    bound.add_argument("--reads", action=Once, metavar="N", help="until each vCPU has made N (default: to the end)")
     bound.add_argument("--state-limit", action=Once, metavar="N", help="the most states (default: 200000)")
     rest = parser.add_argument_group("the command itself")
     rest.add_argument("--jobs", action=Once, metavar="N", help="share the work out to N processes (default: 1)")

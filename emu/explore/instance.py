@@ -36,8 +36,8 @@ class Instance(NamedTuple):
     `halves` or not. `burst` is how many whole updates one step may make, besides single ones.
 
     `switches` bounds the switches between vCPUs that were not asked for, `jumps` how often the one that runs is made to
-    wait for JUMP_NS. `insn_limit` is the longest run, and
-    `state_limit` the most states.
+    wait for JUMP_NS. `insn_limit` is the longest run, and `state_limit` the most states. With `reads` a run is looked
+    at until each vCPU has made so many.
     """
 
     image: Image
@@ -54,6 +54,7 @@ class Instance(NamedTuple):
     state_limit: int = 200_000
     properties: frozenset[str] = frozenset()
     own: tuple[tuple[str, Own], ...] = ()
+    reads: int = 0
 
     def config(self) -> Config:
         """A machine on which nothing happens by itself: no task, no quantum that ends."""

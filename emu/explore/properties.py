@@ -53,11 +53,13 @@ class Reading(NamedTuple):
 
 
 class Watched(NamedTuple):
-    """What the monitor remembers of one vCPU: the current value, the read under way, what was returned last."""
+    """What the monitor remembers of one vCPU: the current value, the read under way, what was returned last, and how
+    many reads have ended, as far as they are counted."""
 
     current: int | None = None
     reading: Reading | None = None
     last: int | None = None
+    reads: int = 0
 
 
 class Moment(NamedTuple):
@@ -76,15 +78,26 @@ Own = Callable[[Moment], str | None]
 
 
 class Monitor:
-    """Judges the properties named in `wanted`, and the user's `own`; `judged` counts how often each was."""
+    """Judges the properties named in `wanted`, and the user's `own`; `judged` counts how often each was.
 
-    def __init__(self, vcpus: int, wanted: frozenset[str], own: tuple[tuple[str, Own], ...] = ()) -> None:
+    Reads are counted up to `reads` of each vCPU, and then that is `enough`; 0 counts none, and is never enough.
+    """
+
+    def __init__(
+        self, vcpus: int, wanted: frozenset[str], own: tuple[tuple[str, Own], ...] = (), reads: int = 0
+    ) -> None:
         self.state: tuple[Watched, ...] = (Watched(),) * vcpus
         self.judged = dict.fromkeys(PROPERTIES, 0)
         self.violations: list[Violation] = []
         self.reads: list[tuple[int, int, frozenset[int]]] = []  # of the transition under way: vCPU, value, currents
         self._wanted = wanted
         self._own = own
+        self._most_reads = reads
+
+    @property
+    def enough(self) -> bool:
+        """Whether every vCPU has made as many reads as are counted."""
+        return bool(self._most_reads) and all(one.reads >= self._most_reads for one in self.state)
 
     def heard(self, machine: Machine, event: Event) -> None:
         """An event of the run."""
@@ -130,7 +143,7 @@ class Monitor:
         if watched.last is not None:
             why = f"the read returns {value:#x}, and one before it has returned {watched.last:#x}"
             self._judge(FORWARD, value >= watched.last, why)
-        self._remember(vcpu, reading=None, last=value)
+        self._remember(vcpu, reading=None, last=value, reads=min(watched.reads + 1, self._most_reads))
 
     def guest_wrote(self, machine: Machine, vcpu: int, linear: int, size: int) -> None:
         """A guest stores into the area of this vCPU, which is registered."""

@@ -71,7 +71,7 @@ class Runner:
 
     def __init__(self, instance: Instance, *, time: bool = False) -> None:
         self.instance = instance
-        self.monitor = Monitor(instance.vcpus, instance.properties, instance.own)
+        self.monitor = Monitor(instance.vcpus, instance.properties, instance.own, instance.reads)
         self.made = (0,) * instance.vcpus
         self.switched = self.jumped = 0
         self._time = time
@@ -130,7 +130,11 @@ class Runner:
 
     @property
     def ended(self) -> bool:
-        """Whether the run is over."""
+        """Whether the run is over, or as much of it as is looked at."""
+        return self._over or self.monitor.enough
+
+    @property
+    def _over(self) -> bool:
         return self.machine.reason is not None
 
     @property
@@ -190,7 +194,7 @@ class Runner:
         insns, last = machine.instructions, machine.position
         self._looking = []
         try:
-            while not self.ended and machine.instructions == insns:
+            while not self._over and machine.instructions == insns:
                 last = machine.position
                 self._run_to(last + 1)
         finally:
@@ -247,13 +251,13 @@ class Runner:
         self._moves.clear()
         self._looking = found
         try:
-            while not self.ended and not any(point > begun for point in found):
+            while not self._over and not any(point > begun for point in found):
                 self._run_to(machine.position + stretch)
                 stretch = min(stretch * 4, _LONGEST_STRETCH)
         finally:
             self._looking = None
         end = machine.position
-        if self.ended:
+        if self._over:
             found.append(end - 1)
         self.restore(here)
         # From a write of the MSR on, other memory may be the area: what lies behind it was not watched.
