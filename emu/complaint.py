@@ -39,6 +39,14 @@ _GNU_UNDEFINED = re.compile(
 _LLD_UNDEFINED = re.compile(
     r"undefined symbol: (?P<name>\S+)(?:\n>>> referenced by (?P<short>[^\n(]+:\d+)(?: \((?P<place>[^\n)]+)\))?)?"
 )
+# The assembler's input has a random name, which says nothing.
+_TEMPORARY = re.compile(r"\S*/cc\w{6}\.[so]\b")
+# What a compiler says when it may not go on depends on how far it had come.
+_LIMITS = (
+    (re.compile("out of memory|memory exhausted|std::bad_alloc|cannot allocate memory", re.IGNORECASE), "memory"),
+    (re.compile("CPU time limit exceeded"), "CPU time"),
+    (re.compile("File size limit exceeded|file too large", re.IGNORECASE), "space for files"),
+)
 _WORD = re.compile(r"[\w./-]+")
 
 
@@ -59,11 +67,14 @@ def named_as_typed(output: str, source: Path, typed: str, names: dict[str, str])
     output = output.replace(str(source), typed)
     for folder, name in {**names, str(source.parent): typed.removesuffix(source.name)}.items():
         output = output.replace(f"{folder}{os.sep}", name)
-    return output
+    return _TEMPORARY.sub("the assembler's input", output)
 
 
 def refusal(output: str, source: str, compiler: str) -> HostError:
     """The error to raise for what `compiler` said about `source`, both as the user knows them; `detail` has it all."""
+    for limit, what in _LIMITS:
+        if limit.search(output):
+            return HostError(f"the compiler needs more {what} than it may have", source)
     detail = bounded(output)
     if error := _ERROR.search(output):
         what = _FLAG.sub("", error["what"])

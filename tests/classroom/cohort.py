@@ -92,10 +92,10 @@ def hostile_clocks() -> list[Student]:
         c("include-solution", b'#include "' + solution + b'"\n', 0, "No such file"),
         c("include-hidden", b'#include "../../hidden.toml"\n' + good, 0, "No such file"),
         c("include-endless", _INCLUDES_ITSELF, 0, "CPU time"),
-        c("include-zero", b'#include "/dev/zero"\n', 0),
-        c("rept-bomb", good + b'__asm__(".rept 100000000\\n nop\\n .endr");\n', 0),
+        c("include-zero", b'#include "/dev/zero"\n', 0, "more memory than it may"),
+        c("rept-bomb", good + b'__asm__(".rept 100000000\\n nop\\n .endr");\n', 0, "more memory than it may"),
         c("macro-bomb", _bomb(), 0),
-        c("huge-array", good + b"int huge[1 << 28] = {1};\n", 0),
+        c("huge-array", good + b"int huge[1 << 28] = {1};\n", 0, "more space for files"),
         c("endless", reads(b"    for (volatile uint64_t n = 0;; n = n + 1)\n        ;"), 5),
         c("exit-early", good[:start] + b"steal_area *clock_start(uint32_t cpu)\n{\n"
           b"    outb(PORT_EXIT, 0);\n    return &steal_areas[cpu];\n}\n\n" + good[reading:], 5),
