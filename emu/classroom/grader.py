@@ -39,11 +39,13 @@ _WHY = {
 class Grader:
     """Grades submissions to `assignment` in sandboxes of `tier`, as many at once as call it."""
 
-    def __init__(self, assignment: Assignment, tier: Tier, compiler: Compiler) -> None:
+    def __init__(
+        self, assignment: Assignment, tier: Tier, compiler: Compiler, given: Mapping[str, bytes] | None = None
+    ) -> None:
         self._assignment = assignment
         self._tier = tier
         self._compiler = compiler
-        self._given = assignment.given_files()
+        self._given = assignment.given_files() if given is None else given
         self._crowd = _Crowd()
         self._children: set[Child] = set()
         self._stopped = False
@@ -119,11 +121,6 @@ class Grader:
         self._children.add(child)
         return child
 
-    def unusable(self, problem: str) -> Judgement:
-        """The judgement of what could not even be read."""
-        found = [judge.blank(one)._replace(why=problem) for one in self._assignment.criteria]
-        return Judgement(tuple(found), {})
-
     def stop(self) -> None:
         """End what is under way, from another thread; nothing can be graded any more."""
         self._stopped = True
@@ -144,6 +141,16 @@ class Grader:
             with self._crowd.alone():
                 done = once()
         return done
+
+
+def unusable(assignment: Assignment, problem: str) -> Judgement:
+    """The judgement of what could not even be read."""
+    return Judgement(tuple(judge.blank(one)._replace(why=problem) for one in assignment.criteria), {})
+
+
+def lost(assignment: Assignment, why: str) -> Judgement:
+    """The judgement of what took its judge with it."""
+    return _limited(assignment, why, built=False)
 
 
 class _Crowd:

@@ -5,18 +5,20 @@ command goes on from there.
 """
 
 import contextlib
+import functools
 import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from emu.classroom import assignment as assignments
-from emu.classroom import grader, pages, people, submissions, tables
+from emu.classroom import cluster, grader, pages, people, submissions, tables
 from emu.classroom.assignment import Assignment
 from emu.classroom.grader import Grader
 from emu.classroom.people import Grade
@@ -36,6 +38,7 @@ _EPILOG = """examples:
   emu grade submissions --assignment lab3
   emu grade submissions --assignment lab3 -j 4 --out marks
   emu grade submissions --assignment lab3 --only ada     one again, by itself
+  emu grade submissions --assignment lab3 --cluster tcp://10.0.0.1:8786
   emu grade --gradescope /autograder                     inside an autograder
 
 SUBMISSIONS is a folder with a folder or an archive for each, as Gradescope,
@@ -73,18 +76,60 @@ def main(arguments: list[str]) -> int:
     by_hand = people.marks(out / "marks.csv", assignment) if (out / "marks.csv").is_file() else {}
     _known(parsed.only or [], [one.key for one in found], "--only")
     _known(by_hand, [one.key for one in found], str(out / "marks.csv"))
-    tier = _tier(parsed)
     compiler = find_compiler()
     store = _store(out, assignment, compiler)
     again = set(parsed.only or [])
     ticker = Ticker(sys.stderr, enabled=not parsed.quiet and wanted(sys.stderr, sys.stdout))
-    with interruption() as check:
-        judged = _judge_all(found, Grader(assignment, tier, compiler), store, int(jobs), again, ticker, check)
+    with interruption() as check, _judges(parsed, assignment, compiler, int(jobs)) as judges:
+        judged = _judge_all(found, assignment, judges, store, again, ticker, check)
     grades = people.grades(assignment, [(one, judged[one.key]) for one in found], listed, by_hand)
     complaints = people.complaints(assignment, found, listed)
     _write(out, assignment, grades, complaints)
-    _tell(parsed, out, assignment, grades, complaints, tier.name)
+    _tell(parsed, out, assignment, grades, complaints, judges.where)
     return 0
+
+
+class _Judges(NamedTuple):
+    """Who judges, and `where`: `submit` hands files over, `result` says what came of them, `stop` ends all of it."""
+
+    where: str
+    submit: Callable[[Mapping[str, bytes]], Future[Any]]
+    result: Callable[[Future[Any]], Judgement]
+    stop: Callable[[], None]
+
+
+@contextlib.contextmanager
+def _judges(parsed: Any, assignment: Assignment, compiler: Compiler, jobs: int) -> Iterator[_Judges]:
+    if parsed.cluster is not None:
+        if parsed.trust or parsed.sandbox:
+            raise HostError("the sandbox is each worker's own", "--cluster", "leave --trust and --sandbox away")
+        with cluster.connect(parsed.cluster) as client, client.get_executor(pure=False) as far:
+            yield _Judges(
+                f"of the cluster at {parsed.cluster}",
+                lambda files: far.submit(cluster.grade, cluster.request(assignment, compiler, files)),
+                functools.partial(_from_afar, assignment),
+                lambda: far.shutdown(wait=False),
+            )
+        return
+    tier = _tier(parsed)
+    by = Grader(assignment, tier, compiler)
+    with ThreadPoolExecutor(jobs) as pool:
+
+        def stop() -> None:
+            pool.shutdown(wait=False, cancel_futures=True)
+            by.stop()
+
+        yield _Judges(tier.name, lambda files: pool.submit(by.grade, files), lambda one: one.result(), stop)
+
+
+def _from_afar(assignment: Assignment, one: Future[Any]) -> Judgement:
+    """A worker's judgement; of a submission that takes one worker after the other with it, that."""
+    from distributed import KilledWorker
+
+    try:
+        return cluster.judgement_of(one.result())
+    except KilledWorker:
+        return grader.lost(assignment, "every worker that judged it has died")
 
 
 def _tier(parsed: object) -> tiers.Tier:
@@ -111,9 +156,9 @@ def _store(out: Path, assignment: Assignment, compiler: Compiler) -> Store:
 
 def _judge_all(
     found: list[Submission],
-    by: Grader,
+    assignment: Assignment,
+    judges: _Judges,
     store: Store,
-    jobs: int,
     again: set[str],
     ticker: Ticker,
     check: Callable[[], None],
@@ -123,7 +168,7 @@ def _judge_all(
     waiting: dict[str, list[Submission]] = {}
     for one in found:
         if one.problem:
-            judged[one.key] = by.unusable(one.problem)
+            judged[one.key] = grader.unusable(assignment, one.problem)
             continue
         name = store.key(one.files)
         known = None if one.key in again else store.known(name)
@@ -139,27 +184,23 @@ def _judge_all(
         tail = f", about {left:.0f} s left" if done else ""
         return f"judged {done} of {total}{tail}; Ctrl-C ends it, and the same command goes on"
 
-    with ThreadPoolExecutor(jobs) as pool:
-        running: dict[Future[Judgement], str] = {
-            pool.submit(by.grade, several[0].files): name for name, several in waiting.items()
-        }
-        try:
-            while running:
-                check()
-                ticker(progress)
-                ready, _ = wait(running, 0.2, FIRST_COMPLETED)
-                for finished in ready:
-                    name = running.pop(finished)
-                    judgement = finished.result()
-                    store.keep(name, judgement)
-                    judged.update({same.key: judgement for same in waiting[name]})
-                    done += 1
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            by.stop()
-            raise
-        finally:
-            ticker.clear()
+    running = {judges.submit(several[0].files): name for name, several in waiting.items()}
+    try:
+        while running:
+            check()
+            ticker(progress)
+            ready, _ = wait(running, 0.2, FIRST_COMPLETED)
+            for finished in ready:
+                name = running.pop(finished)
+                judgement = judges.result(finished)
+                store.keep(name, judgement)
+                judged.update({same.key: judgement for same in waiting[name]})
+                done += 1
+    except BaseException:
+        judges.stop()
+        raise
+    finally:
+        ticker.clear()
     return judged
 
 
@@ -218,7 +259,7 @@ def _tell(
         lost = {name: {"lost_by": count, "mostly": why} for name, count, why in failures}
         print(json.dumps({"sandbox": sandbox, "grades": rows, "criteria": lost, "remarks": complaints}))
         return
-    print(f"{assignment.title}: {len(grades)} graded in the sandbox {sandbox!r}; {pages.average(grades, assignment)}\n")
+    print(f"{assignment.title}: {len(grades)} graded in the sandbox {sandbox}; {pages.average(grades, assignment)}\n")
     width = max(len(name) for name, _, _ in failures)
     for name, count, why in failures:
         print(escaped(f"  {name:<{width}}  lost by {count:>3}  {f'mostly: {why}' if why else ''}".rstrip()[:160]))
@@ -237,7 +278,7 @@ def _for_gradescope(place: Path, sandbox: str | None) -> int:
     assignment = assignments.read(place / "source" / "assignment")
     one = submissions.read([place / "submission"], "submission", assignment)
     by = Grader(assignment, tiers.choose(sandbox), find_compiler())
-    judgement = by.unusable(one.problem) if one.problem else by.grade(one.files)
+    judgement = grader.unusable(assignment, one.problem) if one.problem else by.grade(one.files)
     # Gradescope itself knows who, and how late.
     on_time = assignment._replace(late=assignments.Late())
     grade = people.grades(on_time, [(one, judgement)], [], {})[0]
