@@ -17,6 +17,7 @@ from emu import data
 from emu.commands.flags import Parser
 from emu.compiler import find_compiler, first_line
 from emu.faults import HostError, escaped
+from emu.sandbox import tiers
 
 _WIDTH = 80
 _INDENT = " " * 12
@@ -104,4 +105,10 @@ def _screen() -> Part:
     return Part("screen", found, "emu step with panels", "a terminal of 80x24 or more; else it goes line by line")
 
 
-_PARTS: tuple[Callable[[], Part], ...] = (_compiler, _guests, _kvm, _gdb, _browser, _jupyter, _screen)
+def _sandbox() -> Part:
+    found = next((name for name in tiers.TIERS if not tiers.missing(name)), None)
+    remedy = "apt install bubblewrap" if sys.platform.startswith("linux") else "a container with Linux has one"
+    return Part("sandbox", found, "emu grade, which judges what others have written", remedy)
+
+
+_PARTS: tuple[Callable[[], Part], ...] = (_compiler, _guests, _kvm, _gdb, _browser, _jupyter, _screen, _sandbox)

@@ -32,3 +32,15 @@ def test_guest_that_prints_is_explored(tmp_path: Path, jobs: int) -> None:
     instance = Instance(load_guest(path), updates=2, properties=frozenset({"current", "forward", "ends"}))
     report = Search(instance, jobs=jobs).run()
     assert report.verdict == PROVED and report.judged["current"] > 10
+
+
+def test_bound_on_reads_ends_each_way_there() -> None:
+    whole = Search(Instance(load_guest("readers/seqlock"), properties=frozenset({"current", "forward"}))).run()
+    first = Search(Instance(load_guest("readers/seqlock"), properties=frozenset({"current", "forward"}), reads=1)).run()
+    assert whole.verdict == first.verdict == PROVED
+    assert first.states < whole.states and first.judged["current"] and not first.judged["forward"]
+
+
+def test_bound_on_reads_finds_what_happens_in_the_first() -> None:
+    report = Search(Instance(load_guest("readers/odd_only"), properties=frozenset({"current"}), reads=1)).run()
+    assert report.found is not None and len(report.found.way.steps) == 2
