@@ -72,6 +72,8 @@ class Bubblewrap:
         words = ["bwrap", "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--die-with-parent"]
         words += ["--new-session", "--clearenv", "--setenv", "PATH", os.environ.get("PATH", "/usr/bin:/bin")]
         words += ["--setenv", "HOME", "/tmp", "--setenv", "LC_ALL", "C.UTF-8", "--hostname", "sandbox"]
+        # First what is private: what is shown may lie in it, as a checkout in /tmp does.
+        words += ["--proc", "/proc", "--dev", "/dev", "--size", str(_TMP), "--tmpfs", "/tmp"]
         for path in dict.fromkeys(shown):
             if os.path.islink(path):
                 words += ["--symlink", os.readlink(path), path]
@@ -80,7 +82,6 @@ class Bubblewrap:
         for path in hidden:
             if any(Path(path).is_relative_to(one) for one in shown) and os.path.isdir(path):
                 words += ["--tmpfs", path, "--remount-ro", path]
-        words += ["--proc", "/proc", "--dev", "/dev", "--size", str(_TMP), "--tmpfs", "/tmp"]
         words += ["--remount-ro", "/dev", "--chdir", "/tmp", "--"]
         return Start(tuple(words), {}, None)
 
