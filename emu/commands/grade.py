@@ -304,6 +304,7 @@ def _parser() -> Parser:
     parser.add_argument("--only", action="append", metavar="KEY", help="judge this one again; repeatable")
     parser.add_argument("--sandbox", action=Once, choices=tiers.TIERS, help="this tier (default: the first there is)")
     parser.add_argument("--trust", action="store_true", help="without a sandbox, for work that you have read")
+    parser.add_argument("--cluster", action=Once, metavar="ADDRESS", help="judge on the workers of a Dask scheduler")
     parser.add_argument(
         "--gradescope", action=Once, metavar="FOLDER", help="be an autograder there, for one submission"
     )

@@ -35,7 +35,7 @@ def test_from_new_to_a_graded_class_in_fewer_than_ten_commands(tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert "lab3: sound" in done.stdout and "3 graded in the sandbox" in done.stdout
     rows = (tmp_path / "grades" / "grades.csv").read_text().splitlines()
-    assert [row.split(",")[4] for row in rows[1:]] == ["100", "55", "5"]
+    assert [row.split(",")[4] for row in rows[1:]] == ["100", "75", "5"]
     for kept in (tmp_path / "grades" / "students" / "bob").glob("*.emurec"):
         words = [sys.executable, "-m", "emu", "step", str(kept), "--do", "where; back"]
         assert subprocess.run(words, check=False, capture_output=True).returncode == 0
