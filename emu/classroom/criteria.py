@@ -22,7 +22,7 @@ from emu.history.edits import MAX_BURST
 from emu.scenario import FEATURES, HOST_MODELS, PROFILES, STEAL_STORES, Config
 
 INSN_LIMIT, STATE_LIMIT = 20_000, 20_000  # of an exploration, unless an assignment says otherwise
-RUN_INSN_LIMIT = 5_000_000
+RUN_INSN_LIMIT, RUN_EXIT_LIMIT, RUN_OUTPUT_LIMIT = 5_000_000, 50_000, 16 << 10  # unless `machine` says otherwise
 _PLACEHOLDER = re.compile(r"<steal (\d{1,2}|all)>")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
@@ -99,7 +99,7 @@ def _name(value: Any) -> str:
 
 
 def _run(values: Mapping[str, Any], where: str) -> Run:
-    config = Config(insn_limit=RUN_INSN_LIMIT)
+    config = Config(insn_limit=RUN_INSN_LIMIT, exit_limit=RUN_EXIT_LIMIT, output_limit=RUN_OUTPUT_LIMIT)
     if not isinstance(values["machine"], Mapping):
         raise HostError("machine must be a table", where, "such as machine = { vcpus = 2, task = 'busy' }")
     config = scenario.from_table(values["machine"], f"{where}: machine", config)

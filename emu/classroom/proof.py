@@ -12,6 +12,7 @@ from emu.classroom.verdict import Verdict
 from emu.explore.cause import cause
 from emu.explore.evidence import evidence
 from emu.explore.instance import Instance
+from emu.explore.node import CUT
 from emu.explore.properties import PROPERTIES
 from emu.explore.search import PROVED, Search
 from emu.faults import HostError
@@ -36,7 +37,10 @@ def judge(
     failed = blank._replace(outcome=verdict.FAILED, points=0, hidden=criterion.hidden)
     instance = Instance(image, **criterion.ask.settings)
     try:
-        report = Search(instance, lambda _: heartbeat()).run()
+        report = Search(instance, lambda _: heartbeat(), layer_done=_look_for_end).run()
+    except _Endless:
+        why = f"with no step of the host at all, the program goes on for more than {instance.insn_limit:,} instructions"
+        return failed._replace(why=why), b""
     except HostError as error:
         return failed._replace(why=error.sentence), b""
     if report.found is None:
@@ -77,10 +81,20 @@ def all_hold(asked: list[Explore], image: Image) -> bool:
     """Whether all properties of these, which have the same bounds, hold, and each was put to the test."""
     names = frozenset(name for one in asked for name in one.properties)
     try:
-        report = Search(Instance(image, **{**asked[0].settings, "properties": names})).run()
-    except HostError:
+        instance = Instance(image, **{**asked[0].settings, "properties": names})
+        report = Search(instance, layer_done=_look_for_end).run()
+    except (HostError, _Endless):
         return False
     return report.verdict == PROVED and all(report.judged.get(name) for name in names)
+
+
+class _Endless(Exception):
+    """The run without the host meets a limit: nothing can be proved, and each other run would take as long."""
+
+
+def _look_for_end(search: Search) -> None:
+    if search.layers == 1 and any(node.end == CUT for node in search.nodes.values()):
+        raise _Endless
 
 
 def line_at(place: str, text_of: Callable[[str], str | None]) -> str:
