@@ -11,7 +11,7 @@ GUEST_SOURCES := $(wildcard guests/*.S guests/*.c guests/*.ld guests/include/*.h
 GUEST_BUILDER := emu/toolchain.py emu/compiler.py emu/data.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench prove-determinism prove-slicing prove-conform prove-hostile prove-walk prove-explore guests lint reference wheel clean
+.PHONY: help run test bench prove-determinism prove-slicing prove-conform prove-hostile prove-walk prove-explore prove-grade guests lint reference wheel clean
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -47,6 +47,9 @@ prove-walk: guests/build/.done $(VENV)/.dev ## 10,000 steps forward and back ove
 
 prove-explore: guests/build/.done $(VENV)/.dev ## every reader with up to three updates, and Spin's opinion
 	@$(BIN)/python -m tests.explore
+
+prove-grade: $(VENV)/.dev ## 200 submissions, right, wrong and hostile: every verdict, the time, the memory, the same bytes
+	@$(BIN)/python -m tests.classroom
 
 lint: $(VENV)/.dev ## check style and types
 	@$(BIN)/python -m ruff check .

@@ -19,13 +19,15 @@ _STYLE = """
   --no: #ff9a9a; --soft: #222; } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 60rem;
   margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 0; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin: 1.6rem 0 .4rem; }
+section h2 { margin: 0; } section p { margin: .4rem 0; }
 section { border: 1px solid var(--line); border-radius: 6px; padding: .8rem 1rem; margin: .8rem 0; }
 .ok h2 span { color: var(--ok); } .no h2 span { color: var(--no); }
 pre { background: var(--soft); padding: .6rem .8rem; overflow-x: auto; font-size: .85rem; border-radius: 4px; }
-code { background: var(--soft); padding: 0 .25em; border-radius: 3px; }
+code { background: var(--soft); padding: 0 .25em; border-radius: 3px; white-space: nowrap; }
 table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: .3rem .6rem;
-  border-bottom: 1px solid var(--line); vertical-align: top; } td.number, th.number { text-align: right; }
+  border-bottom: 1px solid var(--line); vertical-align: top; }
+td.number, th.number { text-align: right; white-space: nowrap; }
 .bar { display: inline-block; height: .7em; background: var(--no); }
 """
 
@@ -82,7 +84,8 @@ def failures(assignment: Assignment, grades: list[Grade]) -> list[tuple[str, int
                         reason = v.cause or v.why
                         reasons[reason] = reasons.get(reason, 0) + 1
         best = max(sorted(reasons), key=lambda one: reasons[one], default="")
-        found.append((criterion.name, lost, best))
+        often = f"{best} ({reasons[best]} times)" if reasons.get(best, 0) > 1 else best
+        found.append((criterion.name, lost, often))
     return found
 
 
