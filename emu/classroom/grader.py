@@ -22,7 +22,7 @@ from emu.compiler import Compiler
 from emu.faults import HostError
 from emu.sandbox.confined import Child
 from emu.sandbox.limits import CPU, ENDED, MEMORY, OUTPUT, WALL, Confined, Limits
-from emu.sandbox.tiers import Tier
+from emu.sandbox.tiers import OWN_UID, Tier, closed_to_others
 
 BUILDING = Limits(cpu_s=3, wall_s=10, memory=400 << 20, output=MAX_PROGRAM + (1 << 20), processes=True, files=True)
 JUDGING = Limits(cpu_s=10, wall_s=30, memory=400 << 20, output=verdict.MAX_RESULT)
@@ -42,6 +42,11 @@ class Grader:
     def __init__(
         self, assignment: Assignment, tier: Tier, compiler: Compiler, given: Mapping[str, bytes] | None = None
     ) -> None:
+        if assignment.kind == DEVICE and tier.name == OWN_UID and (closed := closed_to_others()):
+            raise HostError(
+                f"a device may import what Python brings, and under {OWN_UID} it cannot: {closed} is closed to others",
+                remedy="install Python and emu where every user can read them, such as /opt",
+            )
         self._assignment = assignment
         self._tier = tier
         self._compiler = compiler

@@ -12,6 +12,7 @@ import functools
 import itertools
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -164,6 +165,19 @@ class _gone:  # noqa: N801 - reads as a word of the language
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
         return kind is not None and issubclass(kind, OSError)
+
+
+def closed_to_others() -> str:
+    """A folder of Python's or emu's that only its owner can look into, or nothing: what a program under `own-uid` loads
+    after the door is shut would not be found there."""
+    import emu
+
+    for place in (sys.prefix, sys.base_prefix, os.path.dirname(emu.__file__)):
+        path = Path(place).resolve()
+        for one in (path, *path.parents):
+            if not one.stat().st_mode & stat.S_IXOTH:
+                return str(one)
+    return ""
 
 
 @functools.cache

@@ -56,6 +56,30 @@ def test_hostile_submission_gets_what_it_deserves_and_harms_nobody(
         assert "root:x:" not in feedback and str(data.guests_dir()) not in feedback
 
 
+def test_own_uid_keeps_files_from_a_build_and_judges_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if reason := tiers.missing(tiers.OWN_UID):
+        pytest.skip(f"{tiers.OWN_UID}: {reason}")
+    kinds = ("include-passwd", "incbin-passwd", "include-solution", "include-hidden", "rept-bomb")
+    wanted = {f"hostile-{kind}" for kind in kinds}
+    students = [*(one for one in cohort.hostile_clocks() if one.key in wanted), *cohort.wrong(CLOCK, 1)]
+    cohort.place(tmp_path / "subs", students)
+    rows = grade(tmp_path, CLOCK, "--sandbox", tiers.OWN_UID)
+    assert {key: int(row["points"]) for key, row in rows.items()} == {one.key: one.points for one in students}
+    assert "root:x:" not in (tmp_path / "out" / "junit.xml").read_text()
+
+
+def test_own_uid_refuses_a_device_where_python_is_closed_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if reason := tiers.missing(tiers.OWN_UID):
+        pytest.skip(f"{tiers.OWN_UID}: {reason}")
+    cohort.place(tmp_path / "subs", list(cohort.right(DEVICE, 1)))
+    monkeypatch.setattr("emu.classroom.grader.closed_to_others", lambda: "/root")
+    words = ["grade", str(tmp_path / "subs"), "--assignment", TREES[DEVICE], "--sandbox", tiers.OWN_UID, "--quiet"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 2
+    assert "/root is closed to others; install Python and emu where every user can read them" in capsys.readouterr().err
+
+
 def test_same_class_gives_the_same_bytes_whatever_the_jobs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     students = [*cohort.right(DEVICE, 2), *cohort.wrong(DEVICE, 3)]
     trees = []
