@@ -77,7 +77,7 @@ def main(arguments: list[str]) -> int:
     _known(parsed.only or [], [one.key for one in found], "--only")
     _known(by_hand, [one.key for one in found], str(out / "marks.csv"))
     compiler = find_compiler()
-    store = _store(out, assignment, compiler)
+    store = _store(out, assignment, compiler, sandboxed=not parsed.trust)
     again = set(parsed.only or [])
     ticker = Ticker(sys.stderr, enabled=not parsed.quiet and wanted(sys.stderr, sys.stdout))
     with interruption() as check, _judges(parsed, assignment, compiler, int(jobs)) as judges:
@@ -133,6 +133,8 @@ def _from_afar(assignment: Assignment, one: Future[Any]) -> Judgement:
 
 
 def _tier(parsed: object) -> tiers.Tier:
+    if os.name == "nt":
+        raise HostError("grading is for Linux, and with --trust for macOS", remedy="use a container, WSL or Gradescope")
     if getattr(parsed, "trust", False):
         print("emu: warning: --trust: the submissions run as you do, and can do what you can", file=sys.stderr)
         return tiers.Trusted()
@@ -145,10 +147,11 @@ def _known(names: "Mapping[str, object] | list[str]", keys: list[str], where: st
             raise HostError(f"there is no submission {name!r}", where, did_you_mean(name, keys))
 
 
-def _store(out: Path, assignment: Assignment, compiler: Compiler) -> Store:
+def _store(out: Path, assignment: Assignment, compiler: Compiler, *, sandboxed: bool) -> Store:
     circumstances = {
         "emu": version("kvm-steal-emu"),
         "compiler": [compiler.name, compiler.version, compiler.targets],
+        "sandboxed": sandboxed,  # what was trusted once is not believed later
         "limits": [grader.BUILDING, grader.JUDGING],
     }
     return Store(out / "results", assignment, circumstances)

@@ -5,8 +5,8 @@ In Linux: tools/testing/selftests/kselftest/runner.sh bounds a test by time alon
 
 import contextlib
 import json
+import mmap
 import os
-import resource
 import selectors
 import signal
 import subprocess
@@ -18,10 +18,10 @@ from pathlib import Path
 
 from emu.faults import HostError
 from emu.sandbox import filter as syscalls
-from emu.sandbox import inside
 from emu.sandbox.limits import CPU, ENDED, MEMORY, OUTPUT, WALL, Confined, Limits
 from emu.sandbox.tiers import Start, Tier, shown_paths
 
+_INSIDE = str(Path(__file__).with_name("inside.py"))
 _LOOK_S = 0.1
 _MAX_ERRORS = 64 << 10
 _MAX_PROCESSES = 64
@@ -58,7 +58,7 @@ class Child:
             sys.executable,
             "-I",
             "-B",
-            inside.__file__,
+            _INSIDE,
             json.dumps(config),
             function,
         ]
@@ -162,8 +162,10 @@ def _config(limits: Limits, start: Start, reserve: int, load_first: bool) -> dic
     import emu
 
     return {
-        "rlimits": {name: value for name, value in rlimits.items() if hasattr(resource, name)},
-        "filter": syscalls.program(processes=limits.processes, files=limits.files).hex(),
+        "rlimits": rlimits,
+        "filter": syscalls.program(processes=limits.processes, files=limits.files).hex()
+        if syscalls.available()
+        else "",
         "path": [str(Path(emu.__file__).resolve().parent.parent)],
         "load_first": load_first,
         **start.config,
@@ -176,7 +178,9 @@ def _readable(data: bytes) -> Iterator[int]:
     with tempfile.TemporaryFile() as file:
         file.write(data)
         file.flush()
-        descriptor = os.open(f"/proc/self/fd/{file.fileno()}", os.O_RDONLY)
+        file.seek(0)
+        again = f"/proc/self/fd/{file.fileno()}"
+        descriptor = os.open(again, os.O_RDONLY) if os.path.exists(again) else os.dup(file.fileno())
     try:
         yield descriptor
     finally:
@@ -206,6 +210,6 @@ def _memory(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/statm", encoding="ascii") as file:
             _, resident, shared = map(int, file.read().split()[:3])
-            return (resident - shared) * resource.getpagesize()
+            return (resident - shared) * mmap.PAGESIZE
     except (OSError, ValueError):
         return 0

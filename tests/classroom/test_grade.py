@@ -241,3 +241,22 @@ def test_without_a_sandbox_grading_refuses_and_trust_warns(
     assert main([*words, "--trust"]) == 0
     told = capsys.readouterr()
     assert "warning: --trust" in told.err and "mean 100" in told.out
+
+
+def test_command_loads_where_there_are_no_resource_limits() -> None:
+    """On Windows there is no module `resource`; what can be said there is said by `emu grade` itself."""
+    code = (
+        "import sys; sys.modules['resource'] = None; import emu.commands.grade, emu.commands.check, emu.commands.doctor"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_trust_goes_without_any_confinement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mark = tmp_path / "ran"
+    text = f"open({str(mark)!r}, 'w')\n".encode()
+    one = cohort.read(DEVICE)
+    good = one.handed_in(one.folder / "solution")["steal_time.py"]
+    cohort.place(tmp_path / "subs", [cohort.folder("ada", {"steal_time.py": text + good}, 100)])
+    assert grade(tmp_path, DEVICE)["ada"]["points"] == "0" and not mark.exists()
+    assert grade(tmp_path, DEVICE, "--trust")["ada"]["points"] == "100" and mark.exists()
+    assert grade(tmp_path, DEVICE)["ada"]["points"] == "0"
