@@ -22,7 +22,7 @@ from emu.compiler import Compiler
 from emu.faults import HostError
 from emu.sandbox.confined import Child
 from emu.sandbox.limits import CPU, ENDED, MEMORY, OUTPUT, WALL, Confined, Limits
-from emu.sandbox.tiers import OWN_UID, Tier, closed_to_others
+from emu.sandbox.tiers import OWN_UID, Tier, closed_to_others, program_paths
 
 BUILDING = Limits(cpu_s=3, wall_s=10, memory=400 << 20, output=MAX_PROGRAM + (1 << 20), processes=True, files=True)
 JUDGING = Limits(cpu_s=10, wall_s=30, memory=400 << 20, output=verdict.MAX_RESULT)
@@ -62,7 +62,7 @@ class Grader:
             return self._device(files)
         asked = self._assignment.criteria
         request = builder.request(self._compiler, files, self._given)
-        done = self._confined("builder:build", BUILDING, request, 0)
+        done = self._confined("builder:build", BUILDING, request, also=program_paths(self._compiler.command[0]))
         if done.ended != ENDED:
             return _limited(self._assignment, _why(done, "the build", BUILDING), built=False)
         try:
@@ -72,7 +72,7 @@ class Grader:
         except (ValueError, RecursionError):
             return _limited(self._assignment, f"the build broke off ({_last_line(done)})", built=False)
         request = work.request(self._assignment, built, files, self._given)
-        done = self._confined("work:judge_built", JUDGING, request, ENGINE_RESERVE)
+        done = self._confined("work:judge_built", JUDGING, request, reserve=ENGINE_RESERVE)
         return self._judgement(done, "judging the program", built=True)
 
     def _device(self, files: Mapping[str, bytes]) -> Judgement:
@@ -132,9 +132,9 @@ class Grader:
         for child in list(self._children):
             child.end()
 
-    def _confined(self, function: str, limits: Limits, request: bytes, reserve: int) -> Confined:
+    def _confined(self, function: str, limits: Limits, request: bytes, **rest: Any) -> Confined:
         def once() -> Confined:
-            child = self._child(f"emu.classroom.{function}", limits, data=request, reserve=reserve)
+            child = self._child(f"emu.classroom.{function}", limits, data=request, **rest)
             try:
                 return child.wait()
             finally:

@@ -27,7 +27,7 @@ from emu.sandbox import filter as syscalls
 BUBBLEWRAP, OWN_UID = "bubblewrap", "own-uid"
 TIERS = (BUBBLEWRAP, OWN_UID)
 TRUSTED = "none"
-_SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/opt")
+_SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/libx32", "/sbin")
 _OF_ETC = ("/etc/ld.so.cache", "/etc/alternatives")
 _TMP = 64 << 20  # bytes of the private /tmp
 _FIRST_UID, _UIDS = 2_000_000, 100_000
@@ -62,6 +62,15 @@ def shown_paths() -> list[str]:
     package = Path(emu.__file__).resolve().parent
     prefixes = {str(Path(one).resolve()) for one in (sys.prefix, sys.base_prefix)}
     return [*_SYSTEM, *_OF_ETC, *sorted(prefixes), str(package), str(package.parent / "guests")]
+
+
+def program_paths(program: str) -> list[str]:
+    """What a program outside the system's folders needs to be read: its package below /opt, elsewhere its folder."""
+    found = shutil.which(program)
+    if found is None:
+        return []
+    places = dict.fromkeys((Path(found).absolute().parent, Path(found).resolve().parent))
+    return [str(Path(*one.parts[:3]) if one.is_relative_to("/opt") else one) for one in places]
 
 
 class Bubblewrap:
