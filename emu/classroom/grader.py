@@ -22,6 +22,7 @@ from emu.compiler import Compiler
 from emu.faults import HostError
 from emu.sandbox.confined import Child
 from emu.sandbox.limits import CPU, ENDED, MEMORY, OUTPUT, WALL, Confined, Limits
+from emu.sandbox.process import Mothers, mothers_work
 from emu.sandbox.tiers import OWN_UID, Tier, closed_to_others, program_paths
 
 BUILDING = Limits(cpu_s=3, wall_s=10, memory=400 << 20, output=MAX_PROGRAM + (1 << 20), processes=True, files=True)
@@ -55,6 +56,7 @@ class Grader:
         self._children: set[Child] = set()
         self._stopped = False
         self._hidden = [str(assignment.folder.resolve()), *(str(one) for one in _shipped())]
+        self._mothers = Mothers(tier, self._hidden) if mothers_work() else None
 
     def grade(self, files: Mapping[str, bytes]) -> Judgement:
         """The judgement of these files. Raises HostError where the sandbox does not work."""
@@ -122,7 +124,9 @@ class Grader:
     def _child(self, function: str, limits: Limits, **rest: Any) -> Child:
         if self._stopped:
             raise HostError("the grading was ended")
-        child = Child(self._tier, function, limits, hidden=self._hidden, **rest)
+        # What makes files or processes leaves them to whoever comes after it: no copy for that.
+        mothers = None if limits.files or limits.processes else self._mothers
+        child = Child(self._tier, function, limits, hidden=self._hidden, mothers=mothers, **rest)
         self._children.add(child)
         return child
 
@@ -131,6 +135,11 @@ class Grader:
         self._stopped = True
         for child in list(self._children):
             child.end()
+
+    def close(self) -> None:
+        """Nothing more is to be graded."""
+        if self._mothers is not None:
+            self._mothers.close()
 
     def _confined(self, function: str, limits: Limits, request: bytes, **rest: Any) -> Confined:
         def once() -> Confined:

@@ -113,7 +113,7 @@ def _judges(parsed: Any, assignment: Assignment, compiler: Compiler, jobs: int) 
         return
     tier = _tier(parsed)
     by = Grader(assignment, tier, compiler)
-    with ThreadPoolExecutor(jobs) as pool:
+    with contextlib.closing(by), ThreadPoolExecutor(jobs) as pool:
 
         def stop() -> None:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -280,8 +280,8 @@ def _for_gradescope(place: Path, sandbox: str | None) -> int:
     """Grade the one submission of an autograder, and write its results.json."""
     assignment = assignments.read(place / "source" / "assignment")
     one = submissions.read([place / "submission"], "submission", assignment)
-    by = Grader(assignment, tiers.choose(sandbox), find_compiler())
-    judgement = grader.unusable(assignment, one.problem) if one.problem else by.grade(one.files)
+    with contextlib.closing(Grader(assignment, tiers.choose(sandbox), find_compiler())) as by:
+        judgement = grader.unusable(assignment, one.problem) if one.problem else by.grade(one.files)
     # Gradescope itself knows who, and how late.
     on_time = assignment._replace(late=assignments.Late())
     grade = people.grades(on_time, [(one, judgement)], [], {})[0]

@@ -4,24 +4,20 @@ In Linux: tools/testing/selftests/kselftest/runner.sh bounds a test by time alon
 """
 
 import contextlib
-import json
 import mmap
 import os
 import selectors
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from emu.faults import HostError
 from emu.sandbox import filter as syscalls
 from emu.sandbox.limits import CPU, ENDED, MEMORY, OUTPUT, WALL, Confined, Limits
+from emu.sandbox.process import Mothers, Own, Process, own_path
 from emu.sandbox.tiers import Start, Tier, shown_paths
 
-_INSIDE = str(Path(__file__).with_name("inside.py"))
 _LOOK_S = 0.1
 _MAX_ERRORS = 64 << 10
 _MAX_PROCESSES = 64
@@ -31,7 +27,8 @@ class Child:
     """A confined program that runs `function` (module:name). Its standard input is `data`, or the descriptor `stdin`.
 
     `descriptors` stay open in it. `reserve` bytes of address space are not memory: an engine reserves much and uses
-    little. `hidden` folders are not to be seen, whatever they lie in; `also` are more that are.
+    little. `hidden` folders are not to be seen, whatever they lie in; `also` are more that are. With `mothers` it is a
+    copy of one of those, and what it sees is theirs.
     """
 
     def __init__(
@@ -48,39 +45,41 @@ class Child:
         reserve: int = 0,
         load_first: bool = True,
         also: Sequence[str] = (),
+        mothers: Mothers | None = None,
     ) -> None:
+        assert mothers is None or not (limits.files or limits.processes), "nothing may stay for the next copy"
         self._tier = tier
         self._limits = limits
         self._start = tier.start([*shown_paths(), *also], hidden, files=limits.files)
         config = _config(limits, self._start, reserve, load_first)
-        command = [
-            *self._start.words,
-            sys.executable,
-            "-I",
-            "-B",
-            _INSIDE,
-            json.dumps(config),
-            function,
-        ]
         self._finished: int | None = None
         self._begun = time.monotonic()
+        self._streams: dict[str, int] = {}
         try:
             with contextlib.ExitStack() as stack:
                 source = stdin if stdin is not None else stack.enter_context(_readable(data))
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=source,
-                    stdout=subprocess.PIPE if stdout is None else stdout,
-                    stderr=subprocess.PIPE,
-                    pass_fds=tuple(descriptors),
-                    # The first process of a namespace is seen inside, and so is its environment.
-                    env={"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "LC_ALL": "C.UTF-8"},
-                    start_new_session=True,
-                    cwd=self._start.scratch or "/",
+                sink = stdout if stdout is not None else self._pipe("output", stack)
+                streams = (source, sink, self._pipe("errors", stack))
+                self._process: Process = (
+                    Own(self._start, config, function, streams, descriptors)
+                    if mothers is None
+                    else mothers.copy(config, function, streams, descriptors)
                 )
         except OSError as error:
-            tier.finish(self._start)
-            raise HostError(f"the sandbox cannot be started ({error.strerror})", tier.name) from None
+            self._close()
+            raise HostError(f"the sandbox cannot be started ({error.strerror or error})", tier.name) from None
+
+    def _pipe(self, name: str, stack: contextlib.ExitStack) -> int:
+        """A pipe of which this process reads the one end; the other."""
+        self._streams[name], end = os.pipe()
+        stack.callback(os.close, end)
+        return end
+
+    def _close(self) -> None:
+        for one in self._streams.values():
+            os.close(one)
+        self._streams.clear()
+        self._tier.finish(self._start)
 
     def wait(self) -> Confined:
         """How it ended, at the latest when a limit is met."""
@@ -89,16 +88,14 @@ class Child:
         ended = ENDED
         look = time.monotonic() + _LOOK_S
         with selectors.DefaultSelector() as selector:
-            for name, stream in (("output", process.stdout), ("errors", process.stderr)):
-                if stream is not None:
-                    os.set_blocking(stream.fileno(), False)
-                    selector.register(stream, selectors.EVENT_READ, name)
+            for name, stream in self._streams.items():
+                selector.register(stream, selectors.EVENT_READ, name)
             while selector.get_map() and ended == ENDED:
                 for key, _ in selector.select(_LOOK_S):
                     block = os.read(key.fd, 1 << 16)
                     buffer = kept[key.data]
                     if not block:
-                        selector.unregister(key.fileobj)
+                        selector.unregister(key.fd)
                     elif key.data == "errors":
                         buffer += block[: _MAX_ERRORS - len(buffer)]
                     else:
@@ -111,11 +108,8 @@ class Child:
                 elif now > look:
                     look = now + _LOOK_S
                     ended = self._looked() or ended
-        if ended == ENDED:
-            try:
-                process.wait(max(limits.wall_s - (time.monotonic() - self._begun), 0.01))
-            except subprocess.TimeoutExpired:
-                ended = WALL
+        if ended == ENDED and process.wait(max(limits.wall_s - (time.monotonic() - self._begun), 0.01)) is None:
+            ended = WALL
         status = self.kill()
         if ended == ENDED and status in (128 + signal.SIGXCPU, -signal.SIGXCPU, 128 + signal.SIGKILL, -signal.SIGKILL):
             ended = CPU
@@ -123,20 +117,17 @@ class Child:
 
     def kill(self) -> int:
         """End it, if it has not ended, with all that belongs to it; its status."""
-        if self._finished is not None:
-            return self._finished
-        self.end()
-        status = self._finished = self._process.wait()
-        for stream in (self._process.stdout, self._process.stderr):
-            if stream is not None:
-                stream.close()
-        self._tier.finish(self._start)
-        return status
+        if self._finished is None:
+            self.end()
+            status = self._process.wait()
+            assert status is not None
+            self._finished = status
+            self._close()
+        return self._finished
 
     def end(self) -> None:
         """Make `wait`, in another thread, return."""
-        with contextlib.suppress(OSError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
 
     def _looked(self) -> str | None:
         """What it uses too much of, as seen from outside."""
@@ -159,14 +150,12 @@ def _config(limits: Limits, start: Start, reserve: int, load_first: bool) -> dic
         "RLIMIT_NPROC": (_MAX_PROCESSES, _MAX_PROCESSES),
         "RLIMIT_STACK": (8 << 20, 8 << 20),
     }
-    import emu
-
     return {
         "rlimits": rlimits,
         "filter": syscalls.program(processes=limits.processes, files=limits.files).hex()
         if syscalls.available()
         else "",
-        "path": [str(Path(emu.__file__).resolve().parent.parent)],
+        "path": own_path(),
         "load_first": load_first,
         **start.config,
     }

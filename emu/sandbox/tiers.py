@@ -79,7 +79,17 @@ class Bubblewrap:
     name = BUBBLEWRAP
 
     def start(self, shown: Sequence[str], hidden: Sequence[str], *, files: bool) -> Start:
-        words = ["bwrap", "--unshare-all", "--unshare-user", "--uid", "65534", "--gid", "65534", "--die-with-parent"]
+        words = [
+            "bwrap",
+            "--unshare-all",
+            "--unshare-user",
+            "--as-pid-1",
+            "--uid",
+            "65534",
+            "--gid",
+            "65534",
+            "--die-with-parent",
+        ]
         words += ["--new-session", "--clearenv", "--setenv", "PATH", os.environ.get("PATH", "/usr/bin:/bin")]
         words += ["--setenv", "HOME", "/tmp", "--setenv", "LC_ALL", "C.UTF-8", "--hostname", "sandbox"]
         # First what is private: what is shown may lie in it, as a checkout in /tmp does.

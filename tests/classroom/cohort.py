@@ -195,7 +195,7 @@ for module in list(sys.modules.values()):
 _SEARCHES = """import os
 found = []
 for root, folders, names in os.walk("/"):
-    if root.startswith(("/proc", "/sys")):
+    if root.startswith(("/proc", "/sys", "/usr/share", "/usr/include")):
         folders.clear()
     found += [f"{root}/{name}" for name in names if name in ("hidden.toml", "grades.csv", "roster.csv", "marks.csv")]
     found += [root] if root.endswith(("/solution", "/wrong")) else []

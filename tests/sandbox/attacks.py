@@ -86,6 +86,8 @@ ATTACKS: dict[str, Callable[[], object]] = {
     "fill-stdin": _fill,
     "socket": lambda: socket.socket().close(),
     "kill-parent": lambda: os.kill(os.getppid(), 9),
+    "parent-memory": lambda: open(f"/proc/{os.getppid()}/mem", "rb").close(),
+    "parent-files": lambda: [os.open(f"/proc/{os.getppid()}/fd/{n}", os.O_RDONLY) for n in range(5)],
     "kill-all": lambda: os.kill(-1, 9),
     "become-root": lambda: os.setuid(0),
     "memory": lambda: len(bytearray(1 << 30)),
@@ -111,6 +113,15 @@ def endless() -> None:
     """Use CPU time for ever."""
     while True:
         pass
+
+
+_KEPT: list[int] = []
+
+
+def remembers() -> None:
+    """Say how often this has been called in what is this process's memory."""
+    _KEPT.append(0)
+    print(len(_KEPT))
 
 
 def sleeps() -> None:
