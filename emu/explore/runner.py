@@ -24,6 +24,7 @@ from emu.history.edits import Change, HostStore, HostUpdate, Preempt, TakeAway
 from emu.history.memory import Memory, Pages
 from emu.machine import Machine
 from emu.result import LIMITS
+from emu.state import CpuState
 from emu.stateful import State
 from emu.trace import Event
 from emu.vcpu.watch import Access, Watch
@@ -82,7 +83,7 @@ class Runner:
         self._moves: list[int] = []  # those of them at which the guest writes the MSR
         self._watch: Watch | None = None
         self._watched_ranges: tuple[tuple[int, int], ...] = ()
-        self._digests: dict[bytes, bytes] = {}
+        self._digests: dict[bytes | CpuState, bytes] = {}
         self.machine = Machine(instance.image, instance.config(), trace=self._heard)
         self._memory = Memory(self.machine.ram)
         self._reads = self._watch_reads()
@@ -111,7 +112,7 @@ class Runner:
         """128 bits that tell states apart which may go on differently; what has no future influence is left out."""
         own, vcpus, packages, parts = snapshot.state
         machine = self.machine
-        cpus = [(whole[0], whole[3], whole[4]) for whole in vcpus]
+        cpus = [(self._digest(whole[0]), whole[3], whole[4]) for whole in vcpus]
         entities = [(one.run_state, one.pcpu, one.run_delay_ns(one.since_ps)) for one in machine.host.vcpus]
         favoured = machine.host.favoured()
         now = own[3] if self._time else 0
@@ -120,12 +121,13 @@ class Runner:
         told = (cpus, packages, entities, favoured, now, pages, marks, devices, own[2], *snapshot[2:-1])
         return hashlib.blake2b(repr(told).encode(), digest_size=16).digest()
 
-    def _digest(self, content: bytes) -> bytes:
+    def _digest(self, content: bytes | CpuState) -> bytes:
         digest = self._digests.get(content)
         if digest is None:
             if len(self._digests) > 4096:
                 self._digests.clear()
-            digest = self._digests[content] = hashlib.blake2b(content, digest_size=16).digest()
+            told = content if isinstance(content, bytes) else repr(content).encode()
+            digest = self._digests[content] = hashlib.blake2b(told, digest_size=16).digest()
         return digest
 
     @property
@@ -182,8 +184,13 @@ class Runner:
         elif isinstance(change, TakeAway):
             self.jumped += 1
         self._begin()
+        steal = self.machine.packages[change.vcpu].steal if isinstance(change, HostStore | HostUpdate) else None
+        known = not self._ran and steal is not None
         self._ran = True
         edits.apply(self.machine, change)
+        if known and steal is not None:  # its area is all that it stores to
+            self._memory.stored(steal.area_gpa, abi.KVM_STEAL_TIME_SIZE)
+            self._ran = False
         self.ahead = NOTHING_AHEAD
         if isinstance(change, Preempt | TakeAway):
             self._let_host_decide()

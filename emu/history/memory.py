@@ -43,6 +43,14 @@ class Memory:
             self._look()
         return dict(self._now)
 
+    def stored(self, gpa: int, size: int) -> None:
+        """Since it was looked at last, RAM can have changed here alone."""
+        for page in range(gpa // abi.PAGE_SIZE, (gpa + size - 1) // abi.PAGE_SIZE + 1):
+            at = page * abi.PAGE_SIZE
+            content = self._ram.bytes[at : at + abi.PAGE_SIZE]
+            if content != self._copy[at : at + abi.PAGE_SIZE]:
+                self._note(page, content)
+
     def restore(self, pages: Pages, *, look: bool = True) -> None:
         """Make RAM hold what it held when `keep` gave these pages; only what differs is written. `look` as for keep."""
         if look:

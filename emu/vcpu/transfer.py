@@ -8,9 +8,19 @@ from emu.vcpu import vmcb
 from emu.vcpu.engine import Engine
 from emu.vcpu.special_moves import DR6, DR7
 
+_IN_ENGINE = (abi.MSR_EFER, abi.MSR_STAR, abi.MSR_KERNEL_GS_BASE)
 
-def put(engine: Engine, new: state.CpuState) -> dict[int, int]:
-    """Describe `new` in the VMCB and the buffers, ready for VMRUN; the MSRs that the engine does not keep."""
+
+def kept_msrs(new: state.CpuState) -> dict[int, int]:
+    """The MSRs of `new` that the engine does not keep."""
+    msrs = dict(new.msrs)
+    for msr in _IN_ENGINE:
+        del msrs[msr]
+    return msrs
+
+
+def put(engine: Engine, new: state.CpuState) -> None:
+    """Describe `new` in the VMCB and the buffers, ready for VMRUN."""
     block, general, fpu = engine.vmcb, engine.general, engine.fpu
     block.set_segments(new.segments)
     block.set_table(vmcb.GDTR, new.gdtr)
@@ -21,9 +31,9 @@ def put(engine: Engine, new: state.CpuState) -> dict[int, int]:
     block.set_quad(vmcb.DR6, state.DEBUG_RESET[DR6])
     block.set_quad(vmcb.DR7, state.DEBUG_RESET[DR7])
     msrs = dict(new.msrs)
-    block.set_quad(vmcb.EFER, msrs.pop(abi.MSR_EFER))
-    block.set_quad(vmcb.STAR, msrs.pop(abi.MSR_STAR))
-    block.set_quad(vmcb.KERNEL_GS_BASE, msrs.pop(abi.MSR_KERNEL_GS_BASE))
+    block.set_quad(vmcb.EFER, msrs[abi.MSR_EFER])
+    block.set_quad(vmcb.STAR, msrs[abi.MSR_STAR])
+    block.set_quad(vmcb.KERNEL_GS_BASE, msrs[abi.MSR_KERNEL_GS_BASE])
     for name, value in zip(state.GENERAL, new.general, strict=True):
         general[name.upper()] = value
     general["RIP"], general["RFLAGS"] = new.rip, new.rflags
@@ -32,7 +42,6 @@ def put(engine: Engine, new: state.CpuState) -> dict[int, int]:
     for number, value in enumerate(new.st):
         fpu.set_wide(f"FP{number}", value)
     fpu["FPCW"], fpu["FPSW"], fpu["FPTAG"], fpu["MXCSR"] = new.fpcw, new.fpsw, new.fptag, new.mxcsr
-    return msrs
 
 
 def get(

@@ -55,15 +55,19 @@ class Vcpu:
         self._stepped = False
         self._trap_after_step = False
         self._port: port_io.PortRequest | None = None
+        # A state that the engine has still to be given, and the MSRs of it that are kept here.
+        self._owed: tuple[state.CpuState, dict[int, int]] | None = None
         self.load(start)
 
     # --- state -------------------------------------------------------------------------------------------------------
 
     def load(self, new: state.CpuState) -> None:
         """Become `new`, wholly. The general door for resets, edits and snapshots."""
+        self._owed = None
         engine = self._reside()
         engine.close_window()
-        self.msrs = transfer.put(engine, new)
+        self.msrs = transfer.kept_msrs(new)
+        transfer.put(engine, new)
         self.debug = list(new.debug)
         self._nests = engine.nests
         engine.vmrun(0)
@@ -77,6 +81,11 @@ class Vcpu:
 
     def state(self) -> state.CpuState:
         """All of this vCPU, as it stands still now."""
+        if self._owed is not None:
+            owed, msrs = self._owed
+            kept = owed.rip, owed.trap, owed.debug, msrs
+            if not self._stepped and kept == (self._rip, self._trap_after_step, tuple(self.debug), self.msrs):
+                return owed
         engine = self._reside()
         engine.capture()
         return transfer.get(
@@ -89,9 +98,14 @@ class Vcpu:
         return self.state(), self.retired, self.completions, self.window_gpa, pending
 
     def become(self, whole: State) -> None:
-        """Become what `whole` said, of this vCPU or of one that was made alike, over the RAM of that moment."""
+        """Become what `whole` said, of this vCPU or of one that was made alike, over the RAM of that moment.
+
+        The engine hears of it when it is needed: who looks at many moments seldom enters them all.
+        """
         new, self.retired, self.completions, self.window_gpa, pending = whole
-        self.load(new)
+        self._owed = new, transfer.kept_msrs(new)
+        self.msrs, self.debug = transfer.kept_msrs(new), list(new.debug)
+        self._rip, self._stepped, self._trap_after_step = new.rip, False, new.trap
         self._long, self._stepping, self._port = pending
         self._mistaken = None
 
@@ -185,7 +199,16 @@ class Vcpu:
         engine = self.engine
         if engine.resident is not self:
             engine.make_resident(self)
+        if self._owed is not None:
+            self._give()
         return engine
+
+    def _give(self) -> None:
+        """Give the engine what it is owed; what has been changed here meanwhile stays."""
+        assert self._owed is not None
+        kept = self.msrs, self.debug, self._rip, self._stepped, self._trap_after_step
+        self.load(self._owed[0])
+        self.msrs, self.debug, self._rip, self._stepped, self._trap_after_step = kept
 
     # --- entering ----------------------------------------------------------------------------------------------------
 
@@ -196,9 +219,7 @@ class Vcpu:
         over as if the budget were spent; the attribute of that name tells how many are left. With `window` an
         InterruptWindow exit is owed at the first boundary where an interrupt may be delivered.
         """
-        engine = self.engine
-        if engine.resident is not self:
-            engine.make_resident(self)
+        engine = self._reside()
         self.used = 0
         self.patience = patience
         trap = self._trap_after_step
