@@ -494,19 +494,25 @@ class Machine:
         packages = tuple([package.state() for package in self.packages])
         return own, vcpus, packages, tuple([part.state() for part in self._parts()])
 
-    def load(self, state: State) -> None:
-        """Become what `state` says, of this machine or of one made alike. Its RAM must hold what it held then."""
+    def load(self, state: State, now: State | None = None) -> None:
+        """Become what `state` says, of this machine or of one made alike. Its RAM must hold what it held then.
+
+        `now`, if it is known, is the state in which this machine is: what is the same need not be loaded.
+        """
         own, vcpus, packages, parts = state
+        _, _, packages_now, parts_now = now or (None, None, len(packages) * (None,), len(parts) * (None,))
         self.position, self.instructions, self.reason, self._now_ps, self._silent, self._turn = own
         self._acting = None if self._turn is None else self.packages[self._turn.run.vcpu]
         self._place = None
         self._interrupted = False
-        for part, of_part in zip(self._parts(), parts, strict=True):
-            part.load(of_part)
+        for part, of_part, part_now in zip(self._parts(), parts, parts_now, strict=True):
+            if of_part != part_now:
+                part.load(of_part)
         self._engine.nest(self._absent.any or any(whole[3] is not None for whole in vcpus))
-        for package, whole, of_package in zip(self.packages, vcpus, packages, strict=True):
+        for package, whole, of_package, package_now in zip(self.packages, vcpus, packages, packages_now, strict=True):
             package.vcpu.become(whole)
-            package.load(of_package)
+            if of_package != package_now:
+                package.load(of_package)
 
     def _parts(self) -> tuple[Any, ...]:
         return (

@@ -79,6 +79,7 @@ class Runner:
         self._shared = instance.vcpus > 1  # what one vCPU does may matter to another
         self.ahead = NOTHING_AHEAD
         self._ran = True  # since memory was compared last
+        self._now: State | None = None  # the machine's state, where it is known
         self._looking: list[int] | None = None
         self._moves: list[int] = []  # those of them at which the guest writes the MSR
         self._watch: Watch | None = None
@@ -96,14 +97,16 @@ class Runner:
         pages = self._memory.keep(look=self._ran)
         self._ran = False
         made = self.made, self.switched, self.jumped
-        return Snapshot(self.machine.state(), pages, self.monitor.state, *made, self.machine.console.output)
+        self._now = self.machine.state()
+        return Snapshot(self._now, pages, self.monitor.state, *made, self.machine.console.output)
 
     def restore(self, snapshot: Snapshot, ahead: Ahead = NOTHING_AHEAD) -> None:
         """Be there again, with what is known of what lies `ahead` of there."""
         self._memory.restore(snapshot.pages, look=self._ran)
         self._ran = False
         self.machine.console.remember(snapshot.printed)  # another schedule may have printed something else
-        self.machine.load(snapshot.state)
+        self.machine.load(snapshot.state, self._now)
+        self._now = snapshot.state
         self.monitor.state = snapshot.watched
         self.made, self.switched, self.jumped = snapshot.made, snapshot.switched, snapshot.jumped
         self.ahead = ahead
@@ -186,7 +189,7 @@ class Runner:
         self._begin()
         steal = self.machine.packages[change.vcpu].steal if isinstance(change, HostStore | HostUpdate) else None
         known = not self._ran and steal is not None
-        self._ran = True
+        self._ran, self._now = True, None
         edits.apply(self.machine, change)
         if known and steal is not None:  # its area is all that it stores to
             self._memory.stored(steal.area_gpa, abi.KVM_STEAL_TIME_SIZE)
@@ -223,7 +226,7 @@ class Runner:
         self._moved()
 
     def _run_to(self, position: int) -> None:
-        self._ran = True
+        self._ran, self._now = True, None
         self.machine.run_to(position)
 
     def run_to(self, position: int) -> None:

@@ -591,11 +591,19 @@ class Engine:
 
     def remember(self) -> None:
         """Keep the guest in the engine aside, whole, for `recall`; no window may be open."""
-        self._context_save(self.handle, self._parked.context)
+        self.lay_aside(self._parked)
 
     def recall(self) -> None:
         """Go back to what was kept aside."""
-        self._context_restore(self.handle, self._parked.context)
+        self.take_up(self._parked)
+
+    def lay_aside(self, place: Any) -> None:
+        """Keep the guest in the engine, whole, in this place (`new_context`); no window may be open."""
+        self._context_save(self.handle, place.context)
+
+    def take_up(self, place: Any) -> None:
+        """Have the guest that was laid aside there in the engine."""
+        self._context_restore(self.handle, place.context)
         self.flush_tlb()
 
     def close_window(self) -> None:

@@ -26,6 +26,7 @@ _MASK32 = 0xFFFFFFFF
 _LOW_HALF, _NOT_CANONICAL = 1 << 47, (1 << 64) - (1 << 48)
 # The error code of a nested page fault; those of a #PF, in the same places.
 _NPF_WRITE, _NPF_FETCH = 1 << 1, 1 << 4
+_MOST_LATELY = 256
 
 
 class Vcpu:
@@ -57,6 +58,8 @@ class Vcpu:
         self._port: port_io.PortRequest | None = None
         # A state that the engine has still to be given, and the MSRs of it that are kept here.
         self._owed: tuple[state.CpuState, dict[int, int]] | None = None
+        # The engine's own form of states it was in lately, which it takes back much faster than they are described.
+        self._lately: dict[tuple[state.CpuState, bool], Any] = {}
         self.load(start)
 
     # --- state -------------------------------------------------------------------------------------------------------
@@ -79,6 +82,16 @@ class Vcpu:
             engine.set_shadow(True)
         self._rip, self._stepped, self._trap_after_step = new.rip, False, new.trap
 
+    def _remember(self, new: state.CpuState) -> None:
+        """Keep the engine's own form of this state, in which it is."""
+        engine = self.engine
+        if engine.window_open or self._nests != engine.nests:
+            return
+        oldest = next(iter(self._lately)) if len(self._lately) >= _MOST_LATELY else None
+        context = engine.new_context() if oldest is None else self._lately.pop(oldest)
+        engine.lay_aside(context)
+        self._lately[new, engine.nests] = context
+
     def state(self) -> state.CpuState:
         """All of this vCPU, as it stands still now."""
         if self._owed is not None:
@@ -88,9 +101,12 @@ class Vcpu:
                 return owed
         engine = self._reside()
         engine.capture()
-        return transfer.get(
+        found = transfer.get(
             engine, self._rip, self.msrs, tuple(self.debug), shadow=self._shadow(), trap=self._trap_after_step
         )
+        if not self._stepped:  # else the engine is not in this state alone
+            self._remember(found)
+        return found
 
     def whole(self) -> State:
         """All of this vCPU, and what is known of an exit that has not been completed: for `become`."""
@@ -207,7 +223,17 @@ class Vcpu:
         """Give the engine what it is owed; what has been changed here meanwhile stays."""
         assert self._owed is not None
         kept = self.msrs, self.debug, self._rip, self._stepped, self._trap_after_step
-        self.load(self._owed[0])
+        new, engine = self._owed[0], self.engine
+        context = self._lately.get((new, engine.nests))
+        if context is None:
+            self.load(new)
+            if engine.exit_code == NO_EXIT:
+                self._remember(new)
+        else:
+            self._owed = None
+            engine.close_window()
+            self._nests = engine.nests
+            engine.take_up(context)
         self.msrs, self.debug, self._rip, self._stepped, self._trap_after_step = kept
 
     # --- entering ----------------------------------------------------------------------------------------------------
