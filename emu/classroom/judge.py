@@ -41,10 +41,10 @@ def judge_program(
     found: list[Verdict] = []
     evidence: dict[str, bytes] = {}
     image = elf_image(built, "the program")
-    proved = _proved_at_once(asked, image, tell)
+    decided = _decided_at_once(asked, image, tell)
     for one in asked:
-        if one.name in proved:
-            found.append(_passed(one))
+        if one.name in decided:
+            found.append(decided[one.name])
             continue
         tell(one.title)
         if isinstance(one.ask, asks.Build):
@@ -57,20 +57,24 @@ def judge_program(
     return Judgement(tuple(found), evidence)
 
 
-def _proved_at_once(asked: tuple[Criterion, ...], image: Image, tell: Tell) -> set[str]:
-    """Names of criteria that hold. Those within the same bounds are one search, which a right program passes; after
-    one that fails each is judged by itself, for a search ends at its first violation."""
+def _decided_at_once(asked: tuple[Criterion, ...], image: Image, tell: Tell) -> dict[str, Verdict]:
+    """Verdicts by the names of criteria. Those within the same bounds are one search, which a right program passes, and
+    which one that never ends fails; after any other failure each is judged by itself, for a search ends at its first
+    violation."""
     groups: dict[str, list[Criterion]] = {}
     for one in asked:
         if isinstance(one.ask, Explore):
             bounds = {**one.ask.settings, "properties": None}
             groups.setdefault(repr(sorted(bounds.items(), key=lambda pair: pair[0])), []).append(one)
-    found: set[str] = set()
+    found: dict[str, Verdict] = {}
     for several in groups.values():
         if len(several) > 1:
             tell(several[0].title)
-            if proof.all_hold([one.ask for one in several if isinstance(one.ask, Explore)], image):
-                found |= {one.name for one in several}
+            try:
+                if proof.all_hold([one.ask for one in several if isinstance(one.ask, Explore)], image):
+                    found |= {one.name: _passed(one) for one in several}
+            except proof.Endless as endless:
+                found |= {one.name: proof.endless(one, endless.why) for one in several}
     return found
 
 

@@ -38,9 +38,8 @@ def judge(
     instance = Instance(image, **criterion.ask.settings)
     try:
         report = Search(instance, lambda _: heartbeat(), layer_done=_look_for_end).run()
-    except _Endless:
-        why = f"with no step of the host at all, the program goes on for more than {instance.insn_limit:,} instructions"
-        return failed._replace(why=why), b""
+    except Endless as found_endless:
+        return endless(criterion, found_endless.why), b""
     except HostError as error:
         return failed._replace(why=error.sentence), b""
     if report.found is None:
@@ -78,23 +77,35 @@ def judge(
 
 
 def all_hold(asked: list[Explore], image: Image) -> bool:
-    """Whether all properties of these, which have the same bounds, hold, and each was put to the test."""
+    """Whether all properties of these, which have the same bounds, hold and were put to the test. Raises Endless."""
     names = frozenset(name for one in asked for name in one.properties)
     try:
         instance = Instance(image, **{**asked[0].settings, "properties": names})
         report = Search(instance, layer_done=_look_for_end).run()
-    except (HostError, _Endless):
+    except HostError:
         return False
     return report.verdict == PROVED and all(report.judged.get(name) for name in names)
 
 
-class _Endless(Exception):
+class Endless(Exception):
     """The run without the host meets a limit: nothing can be proved, and each other run would take as long."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+def endless(criterion: Criterion, why: str) -> Verdict:
+    """The verdict on a program whose run without the host meets a limit."""
+    failed = Verdict(criterion.name, criterion.title, verdict.FAILED, 0, criterion.points, why)
+    return failed._replace(hidden=criterion.hidden)
 
 
 def _look_for_end(search: Search) -> None:
     if search.layers == 1 and any(node.end == CUT for node in search.nodes.values()):
-        raise _Endless
+        config = search.instance.config()
+        bounds = f"{config.insn_limit:,} instructions or {config.output_limit >> 10:,} KiB of output"
+        raise Endless(f"with no step of the host at all, the program goes on for more than {bounds}")
 
 
 def line_at(place: str, text_of: Callable[[str], str | None]) -> str:

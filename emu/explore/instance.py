@@ -16,6 +16,7 @@ from emu.state import GENERAL
 DELTA_NS = (1 << 32) + 1
 MAX_UPDATES = 16
 JUMP_NS = DELTA_NS  # so that an update which tells of one wait changes both halves as well
+_OUTPUT_LIMIT = 64 << 10  # of one run: each byte is an exit, and a guest that prints for ever is to be found out soon
 _REGISTERS = frozenset((*GENERAL, *("e" + name[1:] for name in GENERAL if not name[1:].isdecimal())))
 _NEVER_PS = 10**6 * clock.UNITS["s"]
 
@@ -64,6 +65,7 @@ class Instance(NamedTuple):
             ram=max(abi.MIN_RAM, 0),
             without=self.withheld,
             insn_limit=self.insn_limit,
+            output_limit=_OUTPUT_LIMIT,
             time_limit_ps=_NEVER_PS,
         )
 

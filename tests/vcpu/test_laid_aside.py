@@ -1,7 +1,6 @@
 """A state that the engine is given in its own form, and late, is the state that was described."""
 
 import random
-from typing import Any
 
 import pytest
 
