@@ -11,7 +11,7 @@ from emu.code.places import places
 from emu.code.symbols import Symbols
 from emu.explore.runner import watched
 from emu.explore.search import Counterexample
-from emu.history.edits import Preempt, TakeAway
+from emu.history.edits import Preempt, SetMemory, TakeAway
 from emu.history.history import History
 from emu.machine import Machine
 from emu.trace import Event
@@ -59,11 +59,27 @@ def _host(history: History, point: int) -> list[tuple[str, str, str]]:
     for _, event in history.between(point, point, of_edits=True):
         found += _stores(event)
     for edit in history.edits:
+        if edit.position == point and isinstance(edit.change, SetMemory):
+            found += _set(history.machine, edit.change)
         if edit.position == point and isinstance(edit.change, TakeAway):
             found.append(("host", "runs others", f"for {edit.change.ns:,} ns"))
         if edit.position == point and isinstance(edit.change, Preempt):
             found.append(("host", "switches", f"to {edit.change.who}"))
     return found
+
+
+def _set(machine: Machine, change: SetMemory) -> list[tuple[str, str, str]]:
+    """Bytes that somebody stores, in the words of the area where they fall into it."""
+    value = int.from_bytes(change.data, "little")
+    for package in machine.packages:
+        if package.steal is not None and package.steal.enabled:
+            offset = change.gpa - package.steal.area_gpa
+            if 0 <= offset < abi.KVM_STEAL_TIME_SIZE:
+                name = _FIELDS.get(offset, f"byte {offset} of the area")
+                if name == "steal" and len(change.data) == 4:
+                    name = "steal, lower half"
+                return [("host", "stores", f"{name} = {value if name == 'version' else hex(value)}")]
+    return [("host", "stores", f"{change.data.hex(' ')} at {change.gpa:#x}")]
 
 
 def _guest(history: History, following: int) -> list[tuple[str, str, str]]:

@@ -203,6 +203,7 @@ class Engine:
 
     def _add_hooks(self) -> None:
         void, u32, i32 = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int
+        self._port_hooks: list[ctypes.c_size_t] = []
         self._hooks: list[Any] = [
             ctypes.CFUNCTYPE(None, void, u32, void)(self._on_interrupt),
             ctypes.CFUNCTYPE(u32, void, u32, i32, void)(self._on_in),
@@ -229,6 +230,19 @@ class Engine:
             error = uclib.uc_hook_add(self.handle, ctypes.byref(number), i32(kind), hook, None, *everywhere, *extra)
             if error != UC_ERR_OK:
                 raise EngineError(f"the engine refuses a hook of kind {kind} with error {error}")
+            if instruction in (x86_const.UC_X86_INS_IN, x86_const.UC_X86_INS_OUT):
+                self._port_hooks.append(number)
+
+    def drop_port_hooks(self) -> None:
+        """Let somebody else hear of IN and OUT."""
+        while self._port_hooks:
+            uclib.uc_hook_del(self.handle, self._port_hooks.pop())
+        self.flush_code()
+
+    @property
+    def counter_place(self) -> ctypes.c_uint64:
+        """Where the engine counts the instructions of a run, the one under way included."""
+        return self._counter
 
     # --- hooks: remember and stop ------------------------------------------------------------------------------------
 

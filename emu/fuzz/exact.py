@@ -1,0 +1,170 @@
+"""One execution with the whole machine around the guest: slower by far, and with everything that can be told of it.
+
+Stores of the host are made at the same accesses as by the callbacks, and the position of each is kept, so that the run
+can be recorded and replayed as any other.
+
+In Linux: nothing like it.
+"""
+
+from typing import NamedTuple
+
+from emu import abi, result, trace
+from emu.fuzz.outcome import Execution, Read
+from emu.fuzz.plan import Plan, Store
+from emu.fuzz.target import Beginning, Target, owned
+from emu.history.edits import Edit, SetMemory
+from emu.history.memory import Memory
+from emu.machine import Machine
+from emu.result import LIMITS
+from emu.trace import Event
+from emu.vcpu.native import EVEN, ODD
+from emu.vcpu.watch import Access, Watch
+
+
+class Told(NamedTuple):
+    """An execution; the host's stores as edits; `points`, where the guest touched its area or set a mark; where each
+    read ended, and where the guest first stored to what it must not; position and instructions of the end."""
+
+    execution: Execution
+    edits: tuple[Edit, ...]
+    points: tuple[int, ...]
+    read_ends: tuple[int, ...]
+    broke_at: int | None
+    ends_at: int
+    insns: int
+
+
+class Exact:
+    """A machine of `target` that goes back to the beginning for each run."""
+
+    def __init__(self, target: Target, begun: Beginning) -> None:
+        self._target = target
+        self._begun = begun
+        self._ready = False
+        self._machine = machine = Machine(target.image, target.config(), trace=self._heard)
+        machine.run_to(begun.position)
+        self._memory = Memory(machine.ram)
+        self._state, self._pages = machine.state(), self._memory.keep()
+        self._owned = owned(machine)
+        self._reset(())
+        self._ready = True
+
+    def _reset(self, stores: tuple[Store, ...]) -> None:
+        self._stores = list(reversed(stores))
+        self._edits: list[Edit] = []
+        self._accesses = 0
+        self._last_at = -1
+        self._last_store = self._machine.instructions
+        self._current: int | None = None
+        self._reading: tuple[int, list[int]] | None = None
+        self._reads: list[Read] = []
+        self._read_ends: list[int] = []
+        self._points = [self._begun.position]
+        self._wrote: tuple[int, int] | None = None
+        self._wild: int | None = None
+        self._broke_at: int | None = None
+        self._area = self._begun.area
+
+    def run(self, planned: Plan) -> Told:
+        """One execution, from the beginning to its end or its bound."""
+        machine, target = self._machine, self._target
+        self._memory.restore(self._pages)
+        machine.load(self._state)
+        self._reset(planned.stores)
+        begun = machine.instructions
+        if self._area is not None:
+            self._play(0)
+        everywhere = [(0, machine.ram.size - 1)]
+        watch = Watch(machine.engine, reads=everywhere, writes=everywhere, accessed=self._accessed)
+        try:
+            while machine.reason is None and machine.instructions - begun < target.insns:
+                machine.run_to(machine.position + min(1024, target.insns - (machine.instructions - begun)))
+        finally:
+            watch.close()
+        insns = machine.instructions - begun
+        rested = machine.instructions - self._last_store
+        reads, detail = tuple(self._reads), _detail(machine)
+        done = Execution(*_ended(machine), insns, rested, reads, self._wrote, self._wild, detail)
+        points, read_ends = tuple(sorted(set(self._points))), tuple(self._read_ends)
+        return Told(done, tuple(self._edits), points, read_ends, self._broke_at, machine.position, machine.instructions)
+
+    def _play(self, position: int) -> None:
+        """The stores that come before the access under way; `position` is where they are made, 0 for here."""
+        while self._stores and self._stores[-1].at <= self._accesses and self._area is not None:
+            one = self._stores.pop()
+            gpa = self._area + one.offset
+            self._machine.ram.write(gpa, one.data)
+            self._edits.append(Edit(position or self._machine.position, SetMemory(gpa, one.data)))
+            if self._accesses:
+                self._last_store = self._machine.instructions + max(position - self._machine.position, 0) + 1
+            if one.flags & ODD:
+                self._current = None
+            if one.flags & EVEN:
+                self._published(one.steal)
+
+    def _published(self, steal: int) -> None:
+        self._current = steal
+        if self._reading is not None:
+            self._reading[1].append(steal)
+
+    def _accessed(self, access: Access) -> None:
+        machine, area = self._machine, self._area
+        inside = area is not None and -access.size < access.linear - area < abi.KVM_STEAL_TIME_SIZE
+        here = machine.arriving() - 1
+        if inside:
+            assert area is not None
+            if here != self._last_at:
+                self._last_at = here
+                self._points.append(here)
+                self._accesses += 1
+                self._play(here)
+            offset = access.linear - area
+            if access.write and offset < 16 and self._wrote is None:
+                self._wrote = max(offset, 0), access.size
+                self._broke_at = self._broke_at or here
+        elif access.write and self._wild is None:
+            end = access.linear + access.size
+            if not any(first <= access.linear and end <= last for first, last in self._owned):
+                self._wild = access.linear
+                self._broke_at = self._broke_at or here
+
+    def _heard(self, event: Event) -> None:
+        if not self._ready:
+            return
+        if type(event) is trace.Mark:
+            self._marked(event)
+        elif type(event) is trace.Store and event.area == "steal-time":
+            if event.step == "even":
+                self._published(self._machine.ram.load(self._area or 0, 8))
+            elif event.step in ("odd", "burst"):
+                self._current = None
+        elif type(event) is trace.MsrWrite and event.msr == abi.MSR_KVM_STEAL_TIME and event.accepted:
+            enabled = bool(event.value & abi.KVM_MSR_ENABLED)
+            self._area = event.value & abi.KVM_STEAL_ADDRESS_MASK if enabled else None
+            self._current = None
+
+    def _marked(self, event: trace.Mark) -> None:
+        self._points.append(self._machine.arriving() - 1)
+        if event.mark == "begin":
+            self._reading = event.value, [] if self._current is None else [self._current]
+        elif self._reading is not None:
+            area, current = self._reading
+            self._reading = None
+            self._reads.append(Read(area, event.value, tuple(current), self._area))
+            self._read_ends.append(self._machine.arriving())
+
+
+def _ended(machine: Machine) -> tuple[str, int]:
+    reason = machine.reason
+    if reason is None or reason in LIMITS:
+        return "budget", 0
+    if reason == result.TRIPLE_FAULT:
+        return "fault", 0
+    return ("exit", machine.exit_port.code or 0) if reason == result.EXIT else ("halt", 0)
+
+
+def _detail(machine: Machine) -> str:
+    if machine.reason != result.TRIPLE_FAULT:
+        return ""
+    fault = machine.result().fault
+    return "" if fault is None else fault.text

@@ -1,0 +1,154 @@
+"""What was found, by its cause: the shortest input, its story, and a recording that every viewer opens.
+
+A finding is a folder: `input`, `input.txt`, `story.txt`, `finding.json` and `replay.emurec`. It appears when it is whole.
+
+In Linux: syzkaller's crash folders, with their repro.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from emu.explore.cause import cause
+from emu.explore.node import Way
+from emu.explore.properties import PROPERTIES, Violation
+from emu.explore.search import Counterexample
+from emu.explore.story import story
+from emu.faults import HostError
+from emu.fuzz.exact import Told
+from emu.fuzz.harness import Harness
+from emu.fuzz.outcome import Failure, failure
+from emu.fuzz.plan import plan
+from emu.fuzz.records import Input, decode, encode, to_text
+from emu.fuzz.shrink import shrink
+from emu.fuzz.target import Target
+from emu.history.history import History
+from emu.history.recording import Outcome, Recording, TraceHash, source_texts, to_bytes
+
+
+class Finding(NamedTuple):
+    """`key` names what `oracle` and `place` say together; `given` is the input, `recording` replays it."""
+
+    key: str
+    oracle: str
+    why: str
+    place: str
+    cause: str
+    given: Input
+    story: tuple[str, ...]
+    recording: bytes
+
+
+def confirmed(harness: Harness, data: bytes) -> tuple[Failure, Told] | None:
+    """What fails with these bytes when a whole machine executes them; None where nothing does."""
+    planned = plan(decode(data, harness.target.host))
+    told = harness.exact.run(planned)
+    found = failure(harness.target, planned, told.execution)
+    return None if found is None else (found, told)
+
+
+def shortest(harness: Harness, data: bytes) -> bytes:
+    """The shortest input that violates the same oracle."""
+    found = harness.fails(data)
+    if found is None:
+        return data
+
+    def fails(given: Input) -> bool:
+        again = harness.fails(encode(given))
+        return again is not None and again.oracle == found.oracle
+
+    given = decode(data, harness.target.host)
+    return encode(shrink(given, fails))
+
+
+def finding(harness: Harness, data: bytes, text_of: Callable[[str], str | None]) -> Finding | None:
+    """A finding made of these bytes, or None where a whole machine does not fail with them."""
+    found = confirmed(harness, data)
+    if found is None:
+        return None
+    failed, told = found
+    target = harness.target
+    config = target.config()
+    if told.execution.ended == "budget":
+        config = config._replace(insn_limit=told.insns)
+    digest = TraceHash()
+    history = History(target.image, config, edits=told.edits, trace=digest)
+    position = _position(failed, told)
+    violation = Violation(failed.oracle, failed.why)
+    points = sorted({*told.points, *(edit.position for edit in told.edits)})
+    way = Way(told.edits, tuple(one for one in points if one <= position))
+    counterexample = Counterexample(violation, way, position)
+    lines = tuple(story(history, counterexample))
+    said = cause(history, counterexample, lambda place: bool(place))
+    history.end()
+    machine = history.machine
+    assert machine.reason is not None
+    outcome = Outcome(machine.position, machine.reason, machine.exit_port.code, digest.hexdigest())
+    source = target.image.source
+    texts = source_texts(source, text_of)
+    recording = Recording(target.name, source, config, outcome, history.edits, texts, position, lines)
+    place = said.place.rpartition("/")[2]
+    given = decode(data, target.host)
+    key = f"{failed.oracle}-{hashlib.sha256(f'{failed.oracle} {place}'.encode()).hexdigest()[:8]}"
+    return Finding(key, failed.oracle, failed.why, place, said.text, given, lines, to_bytes(recording))
+
+
+def _position(failed: Failure, told: Told) -> int:
+    if failed.read is not None:
+        return told.read_ends[failed.read]
+    if told.broke_at is not None and failed.oracle not in PROPERTIES:
+        return told.broke_at + 1
+    if told.broke_at is not None and failed.oracle == "unwritten":
+        return told.broke_at + 1
+    return told.ends_at
+
+
+class Findings:
+    """The folder of findings. A finding that is known is replaced by a shorter one alone."""
+
+    def __init__(self, folder: Path, target: Target) -> None:
+        self._folder = folder
+        self._target = target
+        self.known: dict[str, int] = {}
+        for one in sorted(folder.glob("*/input")) if folder.is_dir() else []:
+            self.known[one.parent.name] = one.stat().st_size
+
+    def add(self, one: Finding) -> bool:
+        """Keep it; whether it is new, or shorter than what was known."""
+        data = encode(one.given)
+        if one.key in self.known and self.known[one.key] <= len(data):
+            return False
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            new = Path(tempfile.mkdtemp(prefix=".new-", dir=self._folder))
+        except OSError as error:
+            raise HostError(f"a finding cannot be kept here ({error.strerror})", str(self._folder)) from None
+        told = {
+            "oracle": one.oracle,
+            "why": one.why,
+            "place": one.place,
+            "cause": one.cause,
+            "host": one.given.host,
+            "target": self._target.name,
+            "image": self._target.image.sha256,
+        }
+        (new / "input").write_bytes(data)
+        (new / "input.txt").write_text(to_text(one.given), encoding="utf-8")
+        (new / "story.txt").write_text("\n".join(one.story) + "\n", encoding="utf-8")
+        (new / "finding.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        (new / "replay.emurec").write_bytes(one.recording)
+        new.chmod(0o755)
+        place = self._folder / one.key
+        old = self._folder / f".old-{one.key}"
+        shutil.rmtree(old, ignore_errors=True)
+        if place.exists():
+            os.replace(place, old)
+        os.replace(new, place)
+        shutil.rmtree(old, ignore_errors=True)
+        self.known[one.key] = len(data)
+        return True

@@ -1,0 +1,100 @@
+"""Executions of a target by the tens of thousands: the guest alone, from one moment on, with what the host stores.
+
+What a device would have to answer, such as an MSR or CPUID, is not to be had here; then the execution is made exactly,
+by `emu.fuzz.exact`, and counts all the same.
+
+In Linux: nothing like it.
+"""
+
+import ctypes
+
+from emu import abi
+from emu.fuzz.exact import Exact
+from emu.fuzz.outcome import Execution, Failure, Read, failure
+from emu.fuzz.plan import Plan, plan
+from emu.fuzz.records import Input, decode
+from emu.fuzz.target import Target, beginning, owned
+from emu.machine import Machine
+from emu.vcpu.bare import BUDGET, MAP_SIZE, OTHER, Bare
+
+
+class Harness:
+    """Executes inputs of `target`. `map` counts edges of the guest, and is never cleared by itself.
+
+    `executions` and `exactly` count all, and those that needed a whole machine. Raises HostError where the target does
+    not come to the moment it is to be entered at.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.beginning = beginning(target)
+        self.executions = self.exactly = 0
+        self._machine = Machine(target.image, target.config())
+        self._machine.run_to(self.beginning.position)
+        vcpu = self._machine.packages[0].vcpu
+        area = self.beginning.area
+        self._bare: Bare | None = None
+        if self._machine.reason is None:
+            self._bare = Bare(
+                self._machine.engine,
+                vcpu.rip,
+                insns=target.insns,
+                area=area or 0,
+                area_size=0 if area is None else abi.KVM_STEAL_TIME_SIZE,
+                current=None,
+                wide=vcpu.wide,
+                owned=owned(self._machine),
+            )
+        self.exact = Exact(target, self.beginning)
+        self._own_map = (ctypes.c_uint8 * MAP_SIZE)()
+
+    @property
+    def map(self) -> "ctypes.Array[ctypes.c_uint8]":
+        """A counter for each edge, by a hash of its two ends."""
+        return self._own_map if self._bare is None else self._bare.map
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the callbacks in C are in use."""
+        return self._bare is not None and self._bare.is_native
+
+    def run(self, data: bytes) -> tuple[Input, Plan, Execution]:
+        """Execute what these bytes mean."""
+        given = decode(data, self.target.host)
+        planned = plan(given)
+        return given, planned, self.execute(planned)
+
+    def fails(self, data: bytes) -> Failure | None:
+        """What should not have happened with these bytes, if anything did."""
+        _, planned, done = self.run(data)
+        return failure(self.target, planned, done)
+
+    def execute(self, planned: Plan) -> Execution:
+        """Execute these stores."""
+        self.executions += 1
+        bare = self._bare
+        if bare is not None and self.beginning.area is not None:
+            ended = bare.execute(planned.packed())
+            if ended != OTHER:
+                return _told(bare, ended, self.target.insns)
+        self.exactly += 1
+        return self.exact.run(planned).execution
+
+
+def _told(bare: Bare, ended: str, insns: int) -> Execution:
+    run = bare.run
+    reads = []
+    for one in run.reads[: run.read_count]:
+        # Of most reads nothing but their being legal is asked.
+        current = (one.value,) if one.legal else tuple(one.current[: one.count]) if one.known else None
+        reads.append(Read(one.area, one.value, current, run.area))
+    spent = insns if ended == BUDGET else bare.counter
+    return Execution(
+        ended,
+        run.exit_code,
+        spent,
+        max(spent - run.last_play, 0),
+        tuple(reads),
+        (run.wrote_offset, run.wrote_size) if run.wrote else None,
+        run.wild_at if run.wild else None,
+    )

@@ -1,0 +1,112 @@
+"""A guest under test: which program, from which moment on, under which host, and what it claims.
+
+In Linux: nothing like it.
+"""
+
+from typing import NamedTuple
+
+from emu import abi, trace
+from emu.boot.image import Image
+from emu.code.symbols import Symbols
+from emu.explore.instance import Read
+from emu.faults import HostError
+from emu.fuzz.records import HOSTS, ODD_HOST
+from emu.machine import Machine
+from emu.result import LIMITS
+from emu.scenario import Config, did_you_mean
+from emu.trace import Event
+
+_NEVER_PS = 10**18  # no quantum ends by itself
+_PROLOGUE_INSNS = 2_000_000
+
+
+class Target(NamedTuple):
+    """`image` on the machine of `config`, entered again and again at the moment `since`: "registered", where the guest
+    has registered an area and the host has published in it for the first time, or a symbol.
+
+    An execution is ended after `insns` instructions. The guest passes where it exits with one of `passes`, or halts.
+    `clamps` says that its clock never goes back, whatever the host does.
+    """
+
+    image: Image
+    name: str
+    host: str = ODD_HOST
+    since: str = "registered"
+    insns: int = 20_000
+    passes: tuple[int, ...] = (0,)
+    clamps: bool = False
+    read: Read | None = None
+    ram: int = abi.MIN_RAM
+
+    def config(self) -> Config:
+        """A machine on which nothing happens by itself."""
+        return Config(
+            quantum_ps=_NEVER_PS, time_limit_ps=_NEVER_PS, ram=self.ram, insn_limit=_PROLOGUE_INSNS + self.insns
+        )
+
+
+class Beginning(NamedTuple):
+    """Where an execution begins: a position, and the area that is registered there, or None."""
+
+    position: int
+    area: int | None
+
+
+def beginning(target: Target) -> Beginning:
+    """The moment from which this target is entered. Raises HostError where the guest does not come to it."""
+    if target.host not in HOSTS:
+        raise HostError(f"there is no host {target.host!r}", "--host", did_you_mean(target.host, HOSTS))
+    found: list[int] = []
+
+    def heard(event: Event) -> None:
+        if type(event) is trace.MsrWrite and event.msr == abi.MSR_KVM_STEAL_TIME and event.accepted and event.value & 1:
+            found.append(machine.arriving())
+
+    machine = Machine(target.image, target.config(), trace=heard)
+    if target.since != "registered":
+        return _at_symbol(machine, target.since)
+    while machine.reason is None and not found:
+        machine.run_to(machine.position + 4096)
+    if not found:
+        why = "a limit ended it" if machine.reason in LIMITS else f"its end was: {machine.reason}"
+        raise HostError(
+            f"the guest registers no area ({why})", target.name, "name another moment with --since FUNCTION"
+        )
+    machine = Machine(target.image, target.config())
+    machine.run_to(found[0])
+    steal = machine.packages[0].steal
+    assert steal is not None
+    while machine.reason is None and steal.requested:
+        machine.run_to(machine.position + 1)
+    return Beginning(machine.position, steal.area_gpa if steal.enabled else None)
+
+
+def _at_symbol(machine: Machine, name: str) -> Beginning:
+    symbols = Symbols.of(machine.image.source)
+    address = symbols.address(name)
+    if address is None:
+        raise HostError(f"there is no function {name!r} in the program", "--since", did_you_mean(name, symbols.names()))
+    from emu.vcpu.watch import Watch
+
+    found: list[int] = []
+    watch = Watch(machine.engine, code=[(address, address)], executed=lambda _: found.append(machine.arriving() - 1))
+    while machine.reason is None and not found:
+        machine.run_to(machine.position + 4096)
+    watch.close()
+    if not found:
+        raise HostError(f"the guest never comes to {name}", "--since", "name a function that it calls")
+    again = Machine(machine.image, machine.config)
+    again.run_to(found[0])
+    steal = again.packages[0].steal
+    return Beginning(again.position, steal.area_gpa if steal is not None and steal.enabled else None)
+
+
+def owned(machine: Machine) -> list[tuple[int, int]]:
+    """What a guest may store to: all memory for programs but what is not writable, and the stacks above it."""
+    found, first = [], abi.GUEST_GPA
+    for rights in sorted(machine.image.rights):
+        if not rights.writable:
+            found.append((first, rights.gpa))
+            first = rights.gpa + rights.size
+    found.append((first, machine.ram.size))
+    return [one for one in found if one[0] < one[1]]

@@ -1,0 +1,193 @@
+"""A guest run over and over from one moment, with nothing around it but callbacks that count and play out a list.
+
+No device is asked, no exit completed: what the guest does that needs one ends the run, and whoever runs it this way
+has `emu.machine` for that. It is for asking one question of one stretch of code, tens of thousands of times a second.
+
+In Linux: nothing like it; it is what a fuzzer's persistent mode does for a process.
+"""
+
+import ctypes
+import mmap
+from collections.abc import Sequence
+from typing import Any
+
+from unicorn import unicorn_const, x86_const
+from unicorn.unicorn_const import UC_ERR_OK
+
+from emu import abi
+from emu.ram import anonymous
+from emu.vcpu import native, vmcb
+from emu.vcpu.engine import NO_EXIT, Engine, EngineError
+from emu.vcpu.native import Play, Run
+from emu.vcpu.native.plain import Plain
+from emu.vcpu.registers import uclib
+
+MAP_SIZE = 1 << 13  # counters of edges; a guest of a few hundred blocks leaves most of them free
+_MAX_PLAYS = 8192
+_MOST_OWNED = 16
+HALT, EXIT, BUDGET, OTHER = "halt", "exit", "budget", "other"
+
+
+class Bare:
+    """`engine` holds a guest at `rip`, from where each `execute` begins, for at most `insns` instructions.
+
+    `area` is the guest's, of `area_size` bytes (0: none is registered), `current` the value that is published in it.
+    `owned` are ranges (first, end) of linear addresses to which the guest may store. The engine is this object's from
+    now on. Addresses are linear and must be guest-physical at once, as with the page tables that a guest is given.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        rip: int,
+        *,
+        insns: int,
+        area: int,
+        area_size: int,
+        current: int | None,
+        wide: bool,
+        owned: Sequence[tuple[int, int]],
+    ) -> None:
+        if len(owned) > _MOST_OWNED:
+            raise ValueError(f"at most {_MOST_OWNED} ranges can be watched")
+        self._engine = engine
+        ram = engine.ram
+        self._clean = anonymous(ram.size)
+        self._clean[:] = ram.bytes[:]
+        pages = ram.size // abi.PAGE_SIZE
+        self._dirty_map, self._dirty = (ctypes.c_uint8 * pages)(), (ctypes.c_uint32 * pages)()
+        self._plays = (Play * _MAX_PLAYS)()
+        self._context = engine.new_context()
+        engine.lay_aside(self._context)
+        self.map = (ctypes.c_uint8 * MAP_SIZE)()
+        self.run = run = Run()
+        run.engine = engine.handle.value
+        run.context = self._context.context.value
+        for name, function in (
+            *(("start", "uc_emu_start"), ("stop", "uc_emu_stop")),
+            *(("restore", "uc_context_restore"), ("get", "uc_reg_read")),
+        ):
+            setattr(run, name, ctypes.cast(getattr(uclib, function), ctypes.c_void_p).value)
+        run.counter = ctypes.addressof(engine.counter_place)
+        run.rip, run.insns = rip, insns
+        run.ram, run.clean = _address(ram.bytes), _address(self._clean)
+        run.ram_size = ram.size
+        run.dirty_map, run.dirty, run.dirty_max = _place(self._dirty_map), _place(self._dirty), pages
+        run.area, run.area_size, run.plays = area, area_size, _place(self._plays)
+        run.begin_has_current, run.begin_current = current is not None, current or 0
+        run.wide = wide
+        run.port_console, run.port_uart = abi.PORT_CONSOLE, abi.PORT_UART
+        run.port_exit, run.port_mark = abi.PORT_EXIT, abi.PORT_MARK
+        run.mark_begin, run.mark_end = abi.MARK_BEGIN, abi.MARK_END
+        run.rax, run.rbx, run.rcx = (getattr(x86_const, f"UC_X86_REG_{name}") for name in ("RAX", "RBX", "RCX"))
+        run.owned_count = len(owned)
+        for number, (first, end) in enumerate(owned):
+            run.owned[2 * number], run.owned[2 * number + 1] = first, end
+        run.map, run.map_mask = _place(self.map), MAP_SIZE - 1
+        self._library = native.library()
+        self._hook()
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the callbacks are the ones in C."""
+        return self._library is not None
+
+    def _hook(self) -> None:
+        engine, run = self._engine, self.run
+        engine.drop_port_hooks()
+        void, u64, i64 = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int64
+        u32, i32 = ctypes.c_uint32, ctypes.c_int
+        of_block = ctypes.CFUNCTYPE(None, void, u64, u32, void)
+        of_memory = ctypes.CFUNCTYPE(None, void, i32, u64, i32, i64, void)
+        of_out, of_in = ctypes.CFUNCTYPE(None, void, u32, i32, u32, void), ctypes.CFUNCTYPE(u32, void, u32, i32, void)
+        library = self._library
+        if library is None:
+            plain = Plain(run)
+            self._execute: Any = plain.execute
+            called: list[Any] = [
+                of_block(plain.block),
+                *(of_memory(plain.access), of_memory(plain.store)),
+                *(of_out(plain.out), of_in(plain.in_)),
+            ]
+        else:
+            self._execute = lambda execute=library.emu_execute, place=ctypes.byref(run): execute(place)
+            called = [
+                ctypes.cast(getattr(library, name), ctypes.c_void_p)
+                for name in ("emu_block", "emu_access", "emu_store", "emu_out", "emu_in")
+            ]
+        self._called = called  # kept alive
+        block, access, store, out, in_ = called
+        const, everywhere = unicorn_const, (1, 0)
+        self._add(const.UC_HOOK_BLOCK, block, *everywhere)
+        if run.area_size:
+            area = run.area, run.area + run.area_size - 1
+            self._add(const.UC_HOOK_MEM_READ, access, *area)
+            self._add(const.UC_HOOK_MEM_WRITE, access, *area)
+        self._add(const.UC_HOOK_MEM_WRITE, store, *everywhere)
+        self._add(const.UC_HOOK_INSN, out, *everywhere, x86_const.UC_X86_INS_OUT)
+        self._add(const.UC_HOOK_INSN, in_, *everywhere, x86_const.UC_X86_INS_IN)
+        engine.flush_code()
+
+    def _add(self, kind: int, callback: Any, first: int, last: int, *instruction: int) -> None:
+        number = ctypes.c_size_t()
+        extra = tuple(ctypes.c_int(one) for one in instruction)
+        error = uclib.uc_hook_add(
+            *(self._engine.handle, ctypes.byref(number), ctypes.c_int(kind), callback, ctypes.byref(self.run)),
+            *(ctypes.c_uint64(first), ctypes.c_uint64(last), *extra),
+        )
+        if error != UC_ERR_OK:
+            raise EngineError(f"the engine refuses a callback with error {error}")
+
+    def execute(self, plays: bytes) -> str:
+        """Run once more, with these stores (Play after Play, in order of `at`); why it ended. The rest is in `run`.
+
+        Counters of `map` are added to, never cleared.
+        """
+        run, engine = self.run, self._engine
+        count = len(plays) // ctypes.sizeof(Play)
+        if count > _MAX_PLAYS:
+            raise ValueError(f"more than {_MAX_PLAYS} stores")
+        ctypes.memmove(self._plays, plays, len(plays))
+        run.play_count = count
+        engine.exit_code = NO_EXIT
+        error = self._execute()
+        if run.ended:
+            return EXIT
+        if error == UC_ERR_OK and engine.exit_code == NO_EXIT and not run.odd_port:
+            return BUDGET
+        return HALT if engine.exit_code == vmcb.EXIT_HLT else OTHER
+
+    @property
+    def counter(self) -> int:
+        """Instructions of the last run, if something stopped it."""
+        return self._engine.counter_place.value
+
+    def changed_pages(self) -> list[int]:
+        """Numbers of the pages that the guest has stored to in the last run."""
+        return sorted(self._dirty[: self.run.dirty_count])
+
+    def whole(self) -> bool:
+        """Whether all of RAM but the pages that are known to have changed is what it was at the beginning.
+
+        The page tables that a guest is given are left out: the engine marks an entry when it first goes by it.
+        """
+        ram, clean = memoryview(self._engine.ram.bytes), memoryview(self._clean)
+        known = {*self.changed_pages()}
+        if self.run.area_size:
+            known |= {self.run.area >> 12, self.run.area + self.run.area_size - 1 >> 12}
+        known |= {*range(abi.PAGE_TABLES_GPA // abi.PAGE_SIZE, abi.PAGE_TABLES_END_GPA // abi.PAGE_SIZE)}
+        at = 0
+        for page in (*sorted(known), len(ram) // abi.PAGE_SIZE):
+            end = page * abi.PAGE_SIZE
+            if ram[at:end] != clean[at:end]:
+                return False
+            at = end + abi.PAGE_SIZE
+        return True
+
+
+def _place(array: Any) -> int:
+    return ctypes.addressof(array)
+
+
+def _address(memory: mmap.mmap) -> int:
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
