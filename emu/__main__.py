@@ -28,6 +28,7 @@ COMMANDS = {
     "report": "write a run as one page to look at and to step through",
     "replay": "play a recorded run again, or go to a place in it",
     "explore": "try every placement of the host's steps, and prove or refute",
+    "fuzz": "look for what breaks a guest, from the host's side",
     "build": "build a guest from C or assembler",
     "guests": "list the guests that come with emu",
     "conform": "compare the emulator with its specification and with real KVM",

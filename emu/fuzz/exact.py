@@ -82,9 +82,9 @@ class Exact:
         finally:
             watch.close()
         insns = machine.instructions - begun
-        rested = machine.instructions - self._last_store
+        rested = 0 if self._stores else machine.instructions - self._last_store
         reads, detail = tuple(self._reads), _detail(machine)
-        done = Execution(*_ended(machine), insns, rested, reads, self._wrote, self._wild, detail)
+        done = Execution(*_ended(machine), insns, rested, self._accesses, reads, self._wrote, self._wild, detail)
         points, read_ends = tuple(sorted(set(self._points))), tuple(self._read_ends)
         return Told(done, tuple(self._edits), points, read_ends, self._broke_at, machine.position, machine.instructions)
 

@@ -1,6 +1,7 @@
 """What was found, by its cause: the shortest input, its story, and a recording that every viewer opens.
 
-A finding is a folder: `input`, `input.txt`, `story.txt`, `finding.json` and `replay.emurec`. It appears when it is whole.
+A finding is a folder with `input`, `input.txt`, `story.txt`, `finding.json` and `replay.emurec`. It appears when it is
+whole.
 
 In Linux: syzkaller's crash folders, with their repro.
 """
@@ -16,19 +17,21 @@ from typing import NamedTuple
 
 from emu.explore.cause import cause
 from emu.explore.node import Way
-from emu.explore.properties import PROPERTIES, Violation
+from emu.explore.properties import ENDS, UNWRITTEN, Violation
 from emu.explore.search import Counterexample
 from emu.explore.story import story
 from emu.faults import HostError
 from emu.fuzz.exact import Told
 from emu.fuzz.harness import Harness
-from emu.fuzz.outcome import Failure, failure
+from emu.fuzz.outcome import OWN_MEMORY, Failure, failure
 from emu.fuzz.plan import plan
 from emu.fuzz.records import Input, decode, encode, to_text
 from emu.fuzz.shrink import shrink
 from emu.fuzz.target import Target
 from emu.history.history import History
 from emu.history.recording import Outcome, Recording, TraceHash, source_texts, to_bytes
+
+_A_FEW_ROUNDS = 64
 
 
 class Finding(NamedTuple):
@@ -101,10 +104,10 @@ def finding(harness: Harness, data: bytes, text_of: Callable[[str], str | None])
 def _position(failed: Failure, told: Told) -> int:
     if failed.read is not None:
         return told.read_ends[failed.read]
-    if told.broke_at is not None and failed.oracle not in PROPERTIES:
+    if told.broke_at is not None and failed.oracle in (UNWRITTEN, OWN_MEMORY):
         return told.broke_at + 1
-    if told.broke_at is not None and failed.oracle == "unwritten":
-        return told.broke_at + 1
+    if failed.oracle == ENDS:  # a few rounds of the loop tell as much as thousands
+        return min(max((edit.position for edit in told.edits), default=0) + _A_FEW_ROUNDS, told.ends_at)
     return told.ends_at
 
 

@@ -12,10 +12,13 @@ from emu import abi
 from emu.fuzz.exact import Exact
 from emu.fuzz.outcome import Execution, Failure, Read, failure
 from emu.fuzz.plan import Plan, plan
-from emu.fuzz.records import Input, decode
-from emu.fuzz.target import Target, beginning, owned
+from emu.fuzz.records import HOSTILE, KINDS, Input, decode
+from emu.fuzz.target import Target, beginning, bounded, owned
 from emu.machine import Machine
-from emu.vcpu.bare import BUDGET, MAP_SIZE, OTHER, Bare
+from emu.vcpu.bare import BUDGET, EXIT, HALT, OTHER, Bare
+from emu.vcpu.bare import MAP_SIZE as MAP_SIZE
+
+_TRIAL_INSNS = 200_000
 
 
 class Harness:
@@ -26,8 +29,12 @@ class Harness:
     """
 
     def __init__(self, target: Target) -> None:
-        self.target = target
         self.beginning = beginning(target)
+        if not target.insns:
+            trial = target._replace(insns=_TRIAL_INSNS)
+            plain = Exact(trial, self.beginning).run(plan(decode(b"", target.host))).execution
+            target = bounded(target, plain.insns if plain.ended != BUDGET else 0)
+        self.target = target
         self.executions = self.exactly = 0
         self._machine = Machine(target.image, target.config())
         self._machine.run_to(self.beginning.position)
@@ -54,6 +61,15 @@ class Harness:
         return self._own_map if self._bare is None else self._bare.map
 
     @property
+    def edges(self) -> int:
+        """How many edges of the guest were ever taken."""
+        return 0 if self._bare is None else int(self._bare.run.edge_count)
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """Address and size of each block of the guest that was ever begun."""
+        return [] if self._bare is None else self._bare.blocks()
+
+    @property
     def is_native(self) -> bool:
         """Whether the callbacks in C are in use."""
         return self._bare is not None and self._bare.is_native
@@ -66,6 +82,16 @@ class Harness:
 
     def fails(self, data: bytes) -> Failure | None:
         """What should not have happened with these bytes, if anything did."""
+        bare, target = self._bare, self.target
+        if bare is not None and self.beginning.area is not None:
+            quick = bare.execute_input(data, len(KINDS[target.host]))
+            if quick is not None:
+                ended, grows, _ = quick
+                well = ended == HALT or (ended == EXIT and bare.run.exit_code in target.passes)
+                asked = {"current": target.host != HOSTILE, "forward": grows or target.clamps}
+                if well and not bare.suspicious(**asked):
+                    self.executions += 1
+                    return None
         _, planned, done = self.run(data)
         return failure(self.target, planned, done)
 
@@ -93,7 +119,8 @@ def _told(bare: Bare, ended: str, insns: int) -> Execution:
         ended,
         run.exit_code,
         spent,
-        max(spent - run.last_play, 0),
+        0 if run.next_play < run.play_count else max(spent - run.last_play, 0),
+        run.accesses,
         tuple(reads),
         (run.wrote_offset, run.wrote_size) if run.wrote else None,
         run.wild_at if run.wild else None,

@@ -34,7 +34,8 @@ class Read(NamedTuple):
 
 
 class Execution(NamedTuple):
-    """What one execution came to. `rested` instructions of it were after the host's last store; `insns` are all.
+    """What one execution came to. `rested` instructions of it were after the host's last store; `insns` are all,
+    `accesses` those that touched the area.
 
     `ended` is "exit", "halt", "fault", "budget", or another reason of emu.result.
     """
@@ -43,6 +44,7 @@ class Execution(NamedTuple):
     exit_code: int
     insns: int
     rested: int
+    accesses: int
     reads: tuple[Read, ...]
     wrote: tuple[int, int] | None = None
     wild: int | None = None

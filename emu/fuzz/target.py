@@ -3,7 +3,7 @@
 In Linux: nothing like it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from emu import abi, trace
 from emu.boot.image import Image
@@ -11,6 +11,7 @@ from emu.code.symbols import Symbols
 from emu.explore.instance import Read
 from emu.faults import HostError
 from emu.fuzz.records import HOSTS, ODD_HOST
+from emu.guest import load_guest
 from emu.machine import Machine
 from emu.result import LIMITS
 from emu.scenario import Config, did_you_mean
@@ -18,21 +19,24 @@ from emu.trace import Event
 
 _NEVER_PS = 10**18  # no quantum ends by itself
 _PROLOGUE_INSNS = 2_000_000
+_TIMES_PLAIN, _LEAST_INSNS = 8, 2000
+DEFAULT_INSNS, MOST_INSNS = 0, 10_000_000
 
 
 class Target(NamedTuple):
     """`image` on the machine of `config`, entered again and again at the moment `since`: "registered", where the guest
     has registered an area and the host has published in it for the first time, or a symbol.
 
-    An execution is ended after `insns` instructions. The guest passes where it exits with one of `passes`, or halts.
-    `clamps` says that its clock never goes back, whatever the host does.
+    An execution is ended after `insns` instructions; 0: some times as many as with a host that does nothing. The guest
+    passes where it exits with one of `passes`, or halts. `clamps` says that its clock never goes back, whatever the
+    host does.
     """
 
     image: Image
     name: str
     host: str = ODD_HOST
     since: str = "registered"
-    insns: int = 20_000
+    insns: int = DEFAULT_INSNS
     passes: tuple[int, ...] = (0,)
     clamps: bool = False
     read: Read | None = None
@@ -45,6 +49,28 @@ class Target(NamedTuple):
         )
 
 
+def target_of(table: dict[str, Any]) -> Target:
+    """A target from a table such as a target's TOML file is. Raises HostError, naming the key, for any slip in it."""
+    known = {"guest": str, "host": str, "since": str, "insns": int, "passes": list, "clamps": bool}
+    for key, value in table.items():
+        if key not in known:
+            raise HostError(f"there is no key {key!r}", "the target", did_you_mean(key, known))
+        if type(value) is not known[key]:
+            raise HostError(f"{key} cannot be {value!r}", "the target")
+    if "guest" not in table:
+        raise HostError("the key `guest` is missing", "the target", "name a program, such as my_kernel.elf")
+    insns, passes = table.get("insns", DEFAULT_INSNS), table.get("passes", [0])
+    if insns and not 100 <= insns <= MOST_INSNS:
+        raise HostError(f"insns = {insns} cannot be used", "the target", f"give a number from 100 to {MOST_INSNS:,}")
+    if not passes or not all(type(one) is int and 0 <= one <= 255 for one in passes):
+        raise HostError(f"passes = {passes} cannot be used", "the target", "list statuses from 0 to 255")
+    rest = {key: table[key] for key in ("host", "since", "clamps") if key in table}
+    found = Target(load_guest(table["guest"]), table["guest"], insns=insns, passes=tuple(passes), **rest)
+    if found.host not in HOSTS:
+        raise HostError(f"there is no host {found.host!r}", "--host", did_you_mean(found.host, HOSTS))
+    return found
+
+
 class Beginning(NamedTuple):
     """Where an execution begins: a position, and the area that is registered there, or None."""
 
@@ -52,10 +78,13 @@ class Beginning(NamedTuple):
     area: int | None
 
 
+def bounded(target: Target, plain_insns: int) -> Target:
+    """The target with a bound of instructions, if it has none: `plain_insns` are those of a run without the host."""
+    return target if target.insns else target._replace(insns=max(_TIMES_PLAIN * plain_insns, _LEAST_INSNS))
+
+
 def beginning(target: Target) -> Beginning:
     """The moment from which this target is entered. Raises HostError where the guest does not come to it."""
-    if target.host not in HOSTS:
-        raise HostError(f"there is no host {target.host!r}", "--host", did_you_mean(target.host, HOSTS))
     found: list[int] = []
 
     def heard(event: Event) -> None:

@@ -83,8 +83,11 @@ class Bare:
         run.owned_count = len(owned)
         for number, (first, end) in enumerate(owned):
             run.owned[2 * number], run.owned[2 * number + 1] = first, end
-        run.map, run.map_mask = _place(self.map), MAP_SIZE - 1
+        self._seen, self._blocks = (ctypes.c_uint8 * MAP_SIZE)(), (ctypes.c_uint64 * MAP_SIZE)()
+        run.map, run.seen, run.map_mask = _place(self.map), _place(self._seen), MAP_SIZE - 1
+        run.blocks, run.blocks_mask = _place(self._blocks), MAP_SIZE - 1
         self._library = native.library()
+        self._place, self._told = ctypes.byref(run), (ctypes.c_uint32 * 2)()
         self._hook()
 
     @property
@@ -110,7 +113,7 @@ class Bare:
                 *(of_out(plain.out), of_in(plain.in_)),
             ]
         else:
-            self._execute = lambda execute=library.emu_execute, place=ctypes.byref(run): execute(place)
+            self._execute = lambda execute=library.emu_execute, place=self._place: execute(place)
             called = [
                 ctypes.cast(getattr(library, name), ctypes.c_void_p)
                 for name in ("emu_block", "emu_access", "emu_store", "emu_out", "emu_in")
@@ -143,12 +146,30 @@ class Bare:
 
         Counters of `map` are added to, never cleared.
         """
-        run, engine = self.run, self._engine
         count = len(plays) // ctypes.sizeof(Play)
         if count > _MAX_PLAYS:
             raise ValueError(f"more than {_MAX_PLAYS} stores")
         ctypes.memmove(self._plays, plays, len(plays))
-        run.play_count = count
+        self.run.play_count = count
+        return self._executed()
+
+    def execute_input(self, data: bytes, kinds: int) -> tuple[str, bool, bool] | None:
+        """The same with the stores that `data` means (emu.fuzz.records) to a host of so many kinds of records; also
+        whether steal grows all the time, and whether the host rests. None where the callbacks are not the ones in C.
+        """
+        if self._library is None:
+            return None
+        self.run.play_count = self._library.emu_plan(data, len(data), kinds, self._plays, self._told)
+        return self._executed(), bool(self._told[0]), bool(self._told[1])
+
+    def suspicious(self, *, current: bool, forward: bool) -> bool:
+        """Whether the last run may have done what it must not: it is to be looked at more closely."""
+        if self._library is None:
+            return True
+        return bool(self._library.emu_suspicious(self._place, current, forward))
+
+    def _executed(self) -> str:
+        run, engine = self.run, self._engine
         engine.exit_code = NO_EXIT
         error = self._execute()
         if run.ended:
@@ -156,6 +177,10 @@ class Bare:
         if error == UC_ERR_OK and engine.exit_code == NO_EXIT and not run.odd_port:
             return BUDGET
         return HALT if engine.exit_code == vmcb.EXIT_HLT else OTHER
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """Address and size of each block that was ever begun."""
+        return sorted((one >> 16, one & 0xFFFF) for one in self._blocks if one)
 
     @property
     def counter(self) -> int:

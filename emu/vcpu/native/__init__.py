@@ -58,7 +58,9 @@ class Run(ctypes.Structure):
         *((name, _u32) for name in ("port_console", "port_uart", "port_exit", "port_mark", "mark_begin", "mark_end")),
         *((name, ctypes.c_int32) for name in ("rax", "rbx", "rcx")),
         *(("owned_count", _u32), ("pad", _u32), ("owned", _u64 * 32)),
-        *(("map", _address), ("map_mask", _u32), ("previous", _u32)),
+        *(("map", _address), ("seen", _address), ("map_mask", _u32), ("previous", _u32)),
+        ("blocks", _address),
+        *((name, _u32) for name in ("blocks_mask", "edge_count", "block_count", "pad2")),
     )
 
 

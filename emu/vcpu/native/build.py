@@ -1,4 +1,4 @@
-"""Builds callbacks.c: when emu is installed (the build hook of pyproject.toml), or `python -m emu.vcpu.native.build`.
+"""Builds the C beside it: when emu is installed (the build hook of pyproject.toml), or when it is run as a program.
 
 A machine without a compiler gets none, and is slower. Standard library alone: nothing of emu is there yet.
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 _HERE = Path(__file__).resolve().parent
-SOURCE, LIBRARY = _HERE / "callbacks.c", _HERE / "_callbacks.so"
+SOURCES, LIBRARY = (_HERE / "callbacks.c", _HERE / "plans.c"), _HERE / "_callbacks.so"
 
 
 def compilers() -> list[list[str]]:
@@ -29,7 +29,7 @@ def build() -> bool:
     """Whether the library stands there now, built of the source as it is."""
     new = LIBRARY.with_suffix(f".{os.getpid()}")
     for command in compilers():
-        words = [*command, "-std=c11", "-O2", "-shared", "-fPIC", str(SOURCE), "-o", str(new)]
+        words = [*command, "-std=c11", "-O2", "-shared", "-fPIC", *map(str, SOURCES), "-o", str(new)]
         try:
             done = subprocess.run(words, capture_output=True, timeout=120, check=False)
         except (OSError, subprocess.TimeoutExpired):

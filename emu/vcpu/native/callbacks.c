@@ -73,9 +73,11 @@ struct run {
     // Where it may store besides: up to 16 ranges.
     uint32_t owned_count, pad;
     uint64_t owned[32];
-    // Coverage: counters of edges.
-    uint8_t *map;
+    // Coverage: counters of edges; those that were ever seen; and the blocks, address << 16 | size, by a hash.
+    uint8_t *map, *seen;
     uint32_t map_mask, previous;
+    uint64_t *blocks;
+    uint32_t blocks_mask, edge_count, block_count, pad2;
 };
 
 unsigned emu_run_size(void) { return sizeof(struct run); }
@@ -84,11 +86,23 @@ unsigned emu_play_size(void) { return sizeof(struct play); }
 
 void emu_block(void *engine, uint64_t address, uint32_t size, struct run *run)
 {
-    (void)engine, (void)size;
+    (void)engine;
     const uint32_t place = (uint32_t)(address ^ address >> 4 ^ address << 9) & run->map_mask;
     uint8_t *const counter = &run->map[(place ^ run->previous) & run->map_mask];
     if (*counter != 255)
         ++*counter;
+    if (!run->seen[counter - run->map]) {
+        run->seen[counter - run->map] = 1;
+        run->edge_count++;
+        const uint64_t block = address << 16 | (size & 0xffff);
+        uint32_t at = place;
+        while (run->blocks[at & run->blocks_mask] && run->blocks[at & run->blocks_mask] != block)
+            at++;
+        if (!run->blocks[at & run->blocks_mask] && run->block_count < run->blocks_mask / 2) {
+            run->blocks[at & run->blocks_mask] = block;
+            run->block_count++;
+        }
+    }
     run->previous = place >> 1;
 }
 
@@ -237,4 +251,19 @@ int emu_execute(struct run *run)
         store(run, &run->plays[run->next_play++]);
     run->restore(run->engine, run->context);
     return run->start(run->engine, run->rip, ~UINT64_C(0), 0, run->insns);
+}
+
+// Whether a run may have gone wrong; whoever asks looks closer then. `current` and `forward` say what is asked of reads.
+int emu_suspicious(const struct run *run, int current, int forward)
+{
+    if (run->wrote || run->wild)
+        return 1;
+    for (uint32_t i = 0; i < run->read_count; i++) {
+        const struct reading *const read = &run->reads[i];
+        if (read->area != run->area || (current && read->known && !read->legal))
+            return 1;
+        if (forward && i && read->value < read[-1].value)
+            return 1;
+    }
+    return 0;
 }

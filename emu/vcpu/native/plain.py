@@ -25,15 +25,29 @@ class Plain:
         self._get = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(run.get)
         self._counter = ctypes.c_uint64.from_address(run.counter)
         self._map = (ctypes.c_uint8 * (run.map_mask + 1)).from_address(run.map)
+        self._seen = (ctypes.c_uint8 * (run.map_mask + 1)).from_address(run.seen)
+        self._blocks = (ctypes.c_uint64 * (run.blocks_mask + 1)).from_address(run.blocks)
         self._word = ctypes.c_uint64()
 
-    def block(self, _engine: Any, address: int, _size: int, _run: Any) -> None:
+    def block(self, _engine: Any, address: int, size: int, _run: Any) -> None:
         run = self._run
         place = (address ^ address >> 4 ^ address << 9) & run.map_mask
         at = (place ^ run.previous) & run.map_mask
         if self._map[at] != 255:
             self._map[at] += 1
+        if not self._seen[at]:
+            self._seen[at] = 1
+            run.edge_count += 1
+            self._keep(place, address << 16 & _MASK64 | size & 0xFFFF)
         run.previous = place >> 1
+
+    def _keep(self, at: int, block: int) -> None:
+        run, blocks = self._run, self._blocks
+        while blocks[at & run.blocks_mask] not in (0, block):
+            at += 1
+        if not blocks[at & run.blocks_mask] and run.block_count < run.blocks_mask // 2:
+            blocks[at & run.blocks_mask] = block
+            run.block_count += 1
 
     def _play(self, play: Play) -> None:
         run = self._run

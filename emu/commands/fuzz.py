@@ -1,0 +1,442 @@
+"""`emu fuzz`: a guest under a host that is odd or hostile, and what is done with inputs and findings.
+
+Exit status: 0 where nothing was found, 1 where something was; 2 for input that cannot be used; 130 after Ctrl-C, and
+what was found by then is kept.
+"""
+
+import json
+import os
+import sys
+import textwrap
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from emu import data
+from emu.commands.flags import Once, Parser
+from emu.commands.interruption import interruption
+from emu.commands.output_file import output_file
+from emu.commands.progress import Ticker, wanted
+from emu.faults import HostError, escaped
+from emu.fuzz import campaign, coverage, findings, records, seeds
+from emu.fuzz.campaign import State
+from emu.fuzz.harness import Harness
+from emu.fuzz.outcome import ORACLES
+from emu.fuzz.records import HOSTS, ODD_HOST
+from emu.fuzz.target import Target, target_of
+from emu.fuzz.worker import ATHERIS, HYPOTHESIS, RANDOM, SWEEP, Job
+from emu.history.recording import load_recording
+from emu.scenario import did_you_mean, is_digits
+
+_ENGINES = (ATHERIS, HYPOTHESIS, RANDOM, SWEEP)
+_MAX_INPUT = 1 << 16
+_WIDTH = 78
+_INDENT: dict[str, Any] = {"initial_indent": "  ", "subsequent_indent": "  "}
+
+_EPILOG = """ways:
+  emu fuzz guest TARGET         look for a schedule of the host that breaks it
+  emu fuzz replay FINDING       run a finding again, and record it
+  emu fuzz shrink INPUT TARGET  the shortest input that fails in the same way
+  emu fuzz decode INPUT         an input as lines
+  emu fuzz encode LINES         and back
+  emu fuzz seeds RECORDING...   inputs made of what ordinary hosts did
+
+Each has a --help of its own. exit status: 0 nothing found; 1 something found;
+2 bad input; 70 a fault of emu itself; 130 Ctrl-C
+"""
+_HOSTS = """hosts:
+  honest   keeps the protocol as KVM does
+  odd      keeps it, in ways KVM never would: versions about to wrap, steal at
+           the borders of its halves, bytes that mean nothing (the default)
+  hostile  keeps nothing; only what no host may bring about is a finding
+"""
+_GUEST_EPILOG = f"""{_HOSTS}
+TARGET is a guest as for `emu run`, or a TOML file with the keys guest, host,
+since, insns, passes and clamps. It is entered at the moment at which it has
+registered its area, or at a function that --since names; reads are what stands
+between STEAL_MARK_BEGIN and STEAL_MARK_END of steal.h.
+
+  emu fuzz guest readers/odd_only
+  emu fuzz guest readers/seqlock --time 60s --jobs 2
+  emu fuzz guest my_kernel.elf --since main_loop --host hostile --out campaign
+
+In the folder of --out are corpus/ and findings/; the same command goes on with
+them. Of each finding there are the shortest input, its story, and a recording
+for `emu step` and every other viewer.
+
+exit status: 0 nothing found; 1 something found; 2 bad input; 130 Ctrl-C
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run `emu fuzz` with these words."""
+    ways: dict[str, Callable[[list[str]], int]] = {
+        "guest": _guest,
+        "replay": _replay,
+        "shrink": _shrink,
+        "decode": _decode,
+        "encode": _encode,
+        "seeds": _seeds,
+    }
+    if not arguments or arguments[0] in ("-h", "--help"):
+        parser = Parser("fuzz", "Look for what breaks a guest, from the host's side.", _EPILOG, "emu fuzz WAY ...")
+        parser.parse(arguments or ["--help"])
+    if arguments[0] not in ways:
+        raise HostError(
+            f"there is no way to fuzz called {arguments[0]!r}", "emu fuzz", did_you_mean(arguments[0], ways)
+        )
+    return ways[arguments[0]](arguments[1:])
+
+
+# --- a campaign ------------------------------------------------------------------------------------------------------
+
+
+def _guest(arguments: list[str]) -> int:
+    parser = Parser(
+        "fuzz guest",
+        "Look for a schedule of the host that breaks a guest: all short ones, then as an engine leads.",
+        _GUEST_EPILOG,
+        "emu fuzz guest TARGET [options]",
+    )
+    parser.add_argument("target", metavar="TARGET")
+    _add_target(parser)
+    parser.add_argument(
+        "--engine", action=Once, metavar="NAME", help=f"{', '.join(_ENGINES)} (default: the best there is)"
+    )
+    parser.add_argument(
+        "--time", action=Once, metavar="T", help="end after this long, such as 90s or 10m (default: 60s)"
+    )
+    parser.add_argument("--runs", action=Once, metavar="N", help="end after so many executions")
+    parser.add_argument("-j", "--jobs", action=Once, metavar="N", help="so many processes (default: 1)")
+    parser.add_argument("--seed", action=Once, metavar="N", help="of whatever is left to chance (default: 0)")
+    parser.add_argument("--out", action=Once, metavar="DIR", help="where everything is kept (default: fuzz-TARGET)")
+    parser.add_argument("--exit-on-first", action="store_true", help="end with the first finding")
+    parser.add_argument("--no-sweep", action="store_true", help="leave the short schedules to chance as well")
+    parser.add_argument("--json", action="store_true", help="the report as JSON")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress line")
+    parsed = parser.parse(arguments)
+    table = _table(parsed)
+    target = target_of(table)
+    Harness(target)  # whatever cannot be used is told before anything is started
+    engine = parsed.engine or campaign.default_engine()
+    if engine not in _ENGINES:
+        raise HostError(f"there is no engine {engine!r}", "--engine", did_you_mean(engine, _ENGINES))
+    runs, seconds = _count(parsed.runs, "--runs", 0), _seconds(parsed.time)
+    if seconds is None:
+        seconds = 0 if runs else 60
+    out = Path(parsed.out or f"fuzz-{Path(parsed.target).stem}")
+    seed = _count(parsed.seed, "--seed", 0)
+    job = Job(table, str(out), engine, seed, seconds, runs, parsed.exit_on_first, not parsed.no_sweep)
+    ticker = Ticker(sys.stderr, enabled=not parsed.quiet and wanted(sys.stderr, sys.stdout))
+    jobs = max(_count(parsed.jobs, "--jobs", 1), 1)
+
+    def found(line: dict[str, Any]) -> None:
+        if not parsed.json:
+            ticker.clear()
+            print(escaped(f"found after {line['after']:,} executions, {line['at']} s: {line['why']}"), flush=True)
+
+    last: list[State] = []
+
+    def told(state: State) -> None:
+        last[:] = [state]
+        ticker(lambda: _live(state))
+
+    try:
+        with interruption() as check:
+            last[:] = [campaign.run(job, jobs, told, found, check)]
+    except KeyboardInterrupt:
+        ticker.clear()
+        if last:
+            _report(parsed, target, out, engine, last[0])
+        raise
+    finally:
+        ticker.clear()
+    return _report(parsed, target, out, engine, last[0])
+
+
+def _live(state: State) -> str:
+    speed = state.executions / max(state.seconds, 0.1)
+    return (
+        f"{state.seconds:.0f} s  {state.executions:,} executions, {speed:,.0f}/s  {state.edges} edges"
+        f" (last new {state.since_edge:.0f} s ago)  corpus {state.corpus}  findings {state.findings}"
+    )
+
+
+def _report(parsed: Any, target: Target, out: Path, engine: str, state: State) -> int:
+    blocks = campaign.blocks(out)
+    covered = coverage.covered(target.image, blocks)
+    files = {
+        "coverage.html": coverage.as_page(covered, f"{target.name}: what was executed", data.source_text).encode(),
+        "coverage.info": coverage.as_lcov(covered).encode(),
+        "coverage.drcov": coverage.as_drcov(target.image, target.name, blocks),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        with output_file(str(out / name), "--out") as file:
+            file.write(content)
+    known = campaign.findings(out)
+    if parsed.json:
+        told = {
+            "target": target.name,
+            "host": target.host,
+            "engine": engine,
+            **state._asdict(),
+            "swept": [list(one) for one in state.swept],
+            "lines": list(covered.lines),
+            "findings": known,
+        }
+        print(json.dumps(told))
+        return 1 if known else 0
+    print(escaped("\n".join(_lines(target, out, engine, state, covered.lines, known))))
+    return 1 if known else 0
+
+
+def _lines(
+    target: Target, out: Path, engine: str, state: State, lines: tuple[int, int], known: list[dict[str, Any]]
+) -> list[str]:
+    speed = state.executions / max(state.seconds, 0.1)
+    told = [
+        f"{target.name}, under a host that is {target.host}: {state.executions:,} executions in {state.seconds:.1f} s"
+        f" ({speed:,.0f}/s), engine {engine}{'' if state.native else ', without the callbacks in C'}",
+    ]
+    if state.swept:
+        told.append("all of these were tried, none left to chance:")
+        told += [f"  {size:7,}  {name}" for name, size in state.swept]
+    if state.exactly:
+        told.append(f"{state.exactly:,} executions needed the whole machine, which is slower")
+    if state.deaths:
+        told.append(f"a worker died {state.deaths} times, and was started again")
+    told.append(f"{state.edges} edges, {lines[0]} of {lines[1]} lines: {out}/coverage.html")
+    if not known:
+        return [*told, "", "nothing was found"]
+    told += ["", f"{len(known)} {'finding' if len(known) == 1 else 'findings'}, by cause:"]
+    for one in known:
+        told += ["", f"{one['oracle']}: {ORACLES.get(one['oracle'], '')}"]
+        told += textwrap.wrap(one["why"], _WIDTH, **_INDENT)
+        if one["cause"]:
+            told += textwrap.wrap(
+                f"{one['place']}: {one['cause']}", _WIDTH, initial_indent="  ", subsequent_indent="  "
+            )
+        elif one["place"]:
+            told.append(f"  {one['place']}")
+        place = out / "findings" / one["key"]
+        told += [f"  {one['bytes']} bytes; the story: {place}/story.txt", f"  emu step {place}/replay.emurec"]
+    return told
+
+
+# --- one input -------------------------------------------------------------------------------------------------------
+
+
+def _replay(arguments: list[str]) -> int:
+    parser = Parser(
+        "fuzz replay",
+        "Run a finding again, on the target as it is now: its story, or that it is fixed.",
+        "FINDING is a folder of findings/, or an input; then name the target, too.\n\n"
+        "exit status: 0 fixed, nothing fails; 1 it fails; 2 bad input",
+        "emu fuzz replay FINDING [TARGET] [options]",
+    )
+    parser.add_argument("finding", metavar="FINDING")
+    parser.add_argument("target", metavar="TARGET", nargs="?")
+    _add_target(parser)
+    parser.add_argument("--record", action=Once, metavar="FILE", help="keep the run, for `emu step` and the others")
+    parsed = parser.parse(arguments)
+    path = Path(parsed.finding)
+    if path.is_dir():
+        told = _finding_of(path)
+        parsed.target = parsed.target or told["target"]
+        parsed.host = parsed.host or told["host"]
+        path = path / "input"
+    if parsed.target is None:
+        raise HostError("an input alone does not say what it is for", str(path), "name the target behind it")
+    harness = Harness(target_of(_table(parsed)))
+    found = findings.finding(harness, _input(path), data.source_text)
+    if found is None:
+        print("fixed: nothing fails with this input")
+        return 0
+    print(escaped("\n".join(found.story)))
+    if found.cause:
+        print(escaped(f"likely cause: {found.place}: {found.cause}"))
+    if parsed.record:
+        with output_file(parsed.record, "--record", [str(path)]) as file:
+            file.write(found.recording)
+        print(escaped(f"see it: emu step {parsed.record}"))
+    return 1
+
+
+def _shrink(arguments: list[str]) -> int:
+    parser = Parser(
+        "fuzz shrink",
+        "Make an input as short as it can be while it fails in the same way.",
+        "exit status: 0 it was made, or is as short as can be; 1 nothing fails with it; 2 bad input",
+        "emu fuzz shrink INPUT TARGET [options]",
+    )
+    parser.add_argument("input", metavar="INPUT")
+    parser.add_argument("target", metavar="TARGET")
+    _add_target(parser)
+    parser.add_argument("-o", "--output", action=Once, metavar="FILE", help="where it goes (default: INPUT.short)")
+    parsed = parser.parse(arguments)
+    harness = Harness(target_of(_table(parsed)))
+    given = _input(Path(parsed.input))
+    if harness.fails(given) is None:
+        print("nothing fails with this input")
+        return 1
+    short = findings.shortest(harness, given)
+    place = parsed.output or f"{parsed.input}.short"
+    with output_file(place, "-o") as file:
+        file.write(short)
+    print(escaped(f"{len(given)} bytes became {len(short)}: {place}"))
+    print(escaped(records.to_text(records.decode(short, harness.target.host))), end="")
+    return 0
+
+
+def _decode(arguments: list[str]) -> int:
+    parser = Parser(
+        "fuzz decode",
+        "Print an input as lines, which `emu fuzz encode` reads.",
+        _HOSTS,
+        "emu fuzz decode INPUT [--host H]",
+    )
+    parser.add_argument("input", metavar="INPUT")
+    _add_host(parser)
+    parsed = parser.parse(arguments)
+    given = records.decode(_input(Path(parsed.input)), _host(parsed.host))
+    print(records.to_text(given), end="")
+    return 0
+
+
+def _encode(arguments: list[str]) -> int:
+    meanings = "\n".join(f"  {name:13} {text}" for name, text in records.MEANS.items())
+    parser = Parser(
+        "fuzz encode",
+        "Make an input of lines, such as: after 3 step 0x10",
+        f"kinds:\n{meanings}\n\n`after N` counts the guest's accesses to its area since the line before.",
+        "emu fuzz encode LINES -o FILE",
+    )
+    parser.add_argument("lines", metavar="LINES")
+    parser.add_argument("-o", "--output", action=Once, metavar="FILE", help="the input (default: LINES.input)")
+    parsed = parser.parse(arguments)
+    try:
+        text = _input(Path(parsed.lines)).decode("utf-8")
+    except UnicodeDecodeError:
+        raise HostError("this is no text", parsed.lines) from None
+    content = records.encode(records.from_text(text, parsed.lines))
+    place = parsed.output or f"{parsed.lines}.input"
+    with output_file(place, "-o", [parsed.lines]) as file:
+        file.write(content)
+    print(escaped(f"{len(content)} bytes: {place}"))
+    return 0
+
+
+def _seeds(arguments: list[str]) -> int:
+    parser = Parser(
+        "fuzz seeds",
+        "Make inputs of what the hosts of recorded runs did (`emu run --record`): a corpus to begin with.",
+        _HOSTS,
+        "emu fuzz seeds RECORDING... --out DIR",
+    )
+    parser.add_argument("recordings", metavar="RECORDING", nargs="+")
+    parser.add_argument("--out", action=Once, metavar="DIR", help="the folder of the corpus (default: corpus)")
+    _add_host(parser)
+    parsed = parser.parse(arguments)
+    made = {}
+    for path in parsed.recordings:
+        made[f"{Path(path).stem}.seed"] = seeds.seed(load_recording(path), path, _host(parsed.host))
+    out = Path(parsed.out or "corpus")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HostError(f"the corpus cannot be put here ({error.strerror})", str(out)) from None
+    for name, content in made.items():
+        with output_file(str(out / name), "--out") as file:
+            file.write(content)
+        print(escaped(f"{len(content)} bytes: {out / name}"))
+    return 0
+
+
+# --- words -----------------------------------------------------------------------------------------------------------
+
+
+def _add_host(parser: Parser) -> None:
+    parser.add_argument("--host", action=Once, metavar="CLASS", help=f"{', '.join(HOSTS)} (default: {ODD_HOST})")
+
+
+def _add_target(parser: Parser) -> None:
+    _add_host(parser)
+    parser.add_argument("--since", action=Once, metavar="FUNCTION", help="begin there, not where an area is registered")
+    parser.add_argument("--insns", action=Once, metavar="N", help="end an execution after so many instructions")
+    parser.add_argument(
+        "--passes", action=Once, metavar="N,...", help="statuses that mean that all is well (default 0)"
+    )
+    parser.add_argument("--clamps", action="store_true", help="its clock never goes back, whatever the host does")
+
+
+def _host(word: str | None) -> str:
+    if word is not None and word not in HOSTS:
+        raise HostError(f"there is no host {word!r}", "--host", did_you_mean(word, HOSTS))
+    return word or ODD_HOST
+
+
+def _table(parsed: Any) -> dict[str, Any]:
+    """The target: its file's table, where it has one, under what the flags say."""
+    table: dict[str, Any] = {"guest": parsed.target}
+    if parsed.target.endswith(".toml") and Path(parsed.target).is_file():
+        table = _toml(Path(parsed.target))
+    if parsed.host is not None:
+        table["host"] = parsed.host
+    if parsed.since is not None:
+        table["since"] = parsed.since
+    if parsed.insns is not None:
+        table["insns"] = _count(parsed.insns, "--insns", 0)
+    if parsed.passes is not None:
+        table["passes"] = [_count(word, "--passes", 0) for word in parsed.passes.split(",")]
+    if parsed.clamps:
+        table["clamps"] = True
+    return table
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(_input(path).decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise HostError(f"this is no TOML ({error})", str(path)) from None
+    guest = table.get("guest")
+    if type(guest) is str and (path.parent / guest).is_file():
+        table["guest"] = os.path.relpath(path.parent / guest)
+    return table
+
+
+def _finding_of(path: Path) -> dict[str, str]:
+    try:
+        told = json.loads(_input(path / "finding.json"))
+        return {"target": str(told["target"]), "host": str(told["host"])}
+    except (ValueError, KeyError, TypeError):
+        raise HostError("this is no finding", str(path), "name a folder of findings/") from None
+
+
+def _input(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_INPUT + 1)
+    except OSError as error:
+        raise HostError(f"it cannot be read ({error.strerror})", str(path)) from None
+    if len(content) > _MAX_INPUT:
+        raise HostError(f"it has more than {_MAX_INPUT:,} bytes", str(path))
+    return content
+
+
+def _count(word: str | None, flag: str, default: int) -> int:
+    if word is None:
+        return default
+    if not is_digits(word, 12):
+        raise HostError(f"{word!r} is no whole number", flag)
+    return int(word)
+
+
+def _seconds(word: str | None) -> int | None:
+    if word is None:
+        return None
+    number, unit = (word[:-1], word[-1:]) if word[-1:] in "smh" else (word, "s")
+    if not is_digits(number, 6) or not int(number):
+        raise HostError(f"{word!r} is no time", "--time", "write such as 90s, 10m or 2h")
+    return int(number) * {"s": 1, "m": 60, "h": 3600}[unit]

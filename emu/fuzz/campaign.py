@@ -1,0 +1,180 @@
+"""A campaign: workers that are started, listened to, and started again if they die; and what it came to.
+
+In Linux: syz-manager of syzkaller.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from emu.faults import HostError
+from emu.fuzz.worker import ATHERIS, HYPOTHESIS, Job
+
+_MOST_DEATHS = 5
+_LAST_WORDS = 600
+_PATIENCE_S = 30  # beyond its time, before a worker is ended
+
+
+class State(NamedTuple):
+    """How a campaign stands: sums over its workers, and `deaths` of them."""
+
+    seconds: float
+    executions: int
+    exactly: int
+    edges: int
+    findings: int
+    since_edge: float
+    corpus: int
+    deaths: int
+    swept: tuple[tuple[str, int], ...]
+    native: bool
+
+
+def default_engine() -> str:
+    """The engine that is installed: atheris, or else Hypothesis. Raises HostError where there is neither."""
+    for name in (ATHERIS, HYPOTHESIS):
+        if importlib.util.find_spec(name) is not None:
+            return name
+    raise HostError(
+        "no fuzzing engine is installed", "--engine", "python -m pip install 'kvm-steal-emu[fuzz]', or --engine sweep"
+    )
+
+
+class _Worker:
+    def __init__(self, job: Job, heard: "queue.Queue[tuple[int, dict[str, Any] | None]]") -> None:
+        self.job = job
+        self.last: dict[str, Any] = {}
+        self.errors = b""
+        words = [sys.executable, "-m", "emu.fuzz.worker", json.dumps(job._asdict())]
+        self.process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
+        threading.Thread(target=self._listen, args=(heard,), daemon=True).start()
+        self._reader = threading.Thread(target=self._read_errors, daemon=True)
+        self._reader.start()
+
+    def _listen(self, heard: "queue.Queue[tuple[int, dict[str, Any] | None]]") -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with contextlib.suppress(ValueError):
+                told = json.loads(line)
+                if type(told) is dict:
+                    heard.put((self.job.number, told))
+        self.process.wait()
+        heard.put((self.job.number, None))
+
+    def _read_errors(self) -> None:
+        assert self.process.stderr is not None
+        number = self.process.stderr.fileno()
+        for block in iter(lambda: os.read(number, 4096), b""):
+            self.errors = (self.errors + block)[-_LAST_WORDS:]
+
+    def last_words(self) -> str:
+        self._reader.join(1)
+        lines = self.errors.decode("utf-8", "replace").strip().splitlines()
+        return lines[-1][:200] if lines else f"status {self.process.returncode}"
+
+
+def run(
+    job: Job,
+    jobs: int,
+    told: Callable[[State], None],
+    found: Callable[[dict[str, Any]], None],
+    check: Callable[[], None],
+) -> State:
+    """Run `jobs` workers, which differ in number and seed, until the bounds of the job are met.
+
+    `told` is called with the state now and then, `found` with each finding as a worker tells it; `check` may raise to
+    end it all. Raises HostError where workers die again and again.
+    """
+    heard: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
+    share = -(-job.runs // jobs) if job.runs else 0
+    workers = [
+        _Worker(job._replace(number=number, seed=job.seed + number, runs=share, sweep=job.sweep and not number), heard)
+        for number in range(jobs)
+    ]
+    begun, deaths, lost = time.monotonic(), 0, 0
+    alive = set(range(jobs))
+
+    def state() -> State:
+        last = [one.last for one in workers if one.last]
+        corpus = Path(job.out) / "corpus"
+        return State(
+            round(time.monotonic() - begun, 1),
+            lost + sum(one["executions"] for one in last),
+            sum(one["exactly"] for one in last),
+            max((one["edges"] for one in last), default=0),
+            max((one["findings"] for one in last), default=0),
+            min((one["since_edge"] for one in last), default=0.0),
+            sum(1 for _ in corpus.iterdir()) if corpus.is_dir() else 0,
+            deaths,
+            tuple((name, size) for one in last for name, size in one["swept"]),
+            all(one["native"] for one in last),
+        )
+
+    try:
+        while alive:
+            check()
+            with contextlib.suppress(queue.Empty):
+                number, line = heard.get(timeout=0.2)
+                worker = workers[number]
+                if line is not None:
+                    worker.last = line
+                    if "finding" in line:
+                        found(line)
+                        if job.first:
+                            break
+                elif worker.process.returncode == 0:
+                    alive.discard(number)
+                else:
+                    deaths += 1
+                    if deaths >= _MOST_DEATHS or not worker.last:
+                        raise HostError(f"a worker has died ({worker.last_words()})", "the campaign")
+                    left = job.seconds - (time.monotonic() - begun) if job.seconds else 0
+                    lost += worker.last["executions"]
+                    again = worker.job._replace(seed=worker.job.seed + 1000 * deaths, sweep=False, seconds=max(left, 1))
+                    workers[number] = _Worker(again if job.seconds else again._replace(seconds=0), heard)
+            if job.seconds and time.monotonic() - begun > job.seconds + _PATIENCE_S:
+                break
+            told(state())
+    finally:
+        for one in workers:
+            if one.process.poll() is None:
+                one.process.terminate()
+        for one in workers:
+            try:
+                one.process.wait(5)
+            except subprocess.TimeoutExpired:
+                one.process.kill()
+                one.process.wait()
+    return state()
+
+
+def blocks(out: Path) -> list[tuple[int, int]]:
+    """Blocks of the guest that any worker has come to."""
+    found: set[tuple[int, int]] = set()
+    for path in sorted(out.glob("blocks-*.json")):
+        with contextlib.suppress(OSError, ValueError):
+            found |= {(int(address), int(size)) for address, size in json.loads(path.read_text(encoding="ascii"))}
+    return sorted(found)
+
+
+def findings(out: Path) -> list[dict[str, Any]]:
+    """What finding.json of each finding says, with its `key` and the `bytes` of its input."""
+    told = []
+    for path in sorted((out / "findings").glob("*/finding.json")):
+        if path.parent.name.startswith("."):
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            one = json.loads(path.read_text(encoding="utf-8"))
+            told.append({"key": path.parent.name, **one, "bytes": os.path.getsize(path.parent / "input")})
+    return told

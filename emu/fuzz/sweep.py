@@ -1,0 +1,107 @@
+"""Every short schedule, before anything is left to chance.
+
+In Linux: nothing like it; SPIN does the same to models.
+"""
+
+from collections.abc import Iterator
+from itertools import combinations_with_replacement
+from typing import NamedTuple
+
+from emu.fuzz import records
+from emu.fuzz.records import Input, Record
+
+MOST = 60_000
+_BOTH_HALVES = 3  # an argument by which steal grows in both of its halves
+_ARGUMENTS = {
+    records.UPDATE: (0, _BOTH_HALVES),
+    records.BURST: (1, _BOTH_HALVES << 8 | 127),
+    records.TO_BORDER: (0, 1, 2, 3),
+    records.WRAP: (0, 1, _BOTH_HALVES << 8, _BOTH_HALVES << 8 | 1),
+    records.PREEMPTED: (1, 0xFF),
+    records.PAD: (0xFF,),
+    records.BACK: (0, 1 << 31),
+    records.FLIP: (1, 2, 3, 0xFFFFFFFF),
+    records.RAW: tuple(offset << 8 | 0xFF for offset in range(13)),
+}
+_STARTS = ((2, 0), (0xFFFFFFFE, 0), (2, (1 << 32) - 1), (0xFE, 1 << 32))
+
+
+class Family(NamedTuple):
+    """A set of schedules that is gone through completely, and how many there are."""
+
+    name: str
+    size: int
+    inputs: Iterator[Input]
+
+
+def families(host: str, accesses: int) -> list[Family]:
+    """Families of schedules for a guest that touches its area `accesses` times, smallest first.
+
+    One that would make them more than MOST all together is left out, and so are those after it.
+    """
+    points = range(accesses + 2)
+    starts = _STARTS if host != records.HONEST else _STARTS[:1]
+    kinds = records.KINDS[host]
+    found: list[Family] = []
+    one = [(kind, argument) for kind in kinds for argument in _ARGUMENTS.get(kind, (_BOTH_HALVES,))]
+    _add(found, "no step of the host", len(starts), (Input(host, *start, ()) for start in starts))
+    _add(
+        *(found, "one step of the host, anywhere", len(starts) * len(points) * len(one)),
+        (
+            Input(host, *start, (Record(kind, at, argument),))
+            for start in starts
+            for at in points
+            for kind, argument in one
+        ),
+    )
+    before = [(records.UPDATE, _BOTH_HALVES), (records.BURST, _BOTH_HALVES << 8 | 127)]
+    _add(
+        *(found, "one update or 128, and then a part of one", len(before) * len(points) ** 2 * 3),
+        (
+            Input(host, 2, 0, (Record(kind, at, argument), *_part(after, count)))
+            for kind, argument in before
+            for at in points
+            for after in points
+            for count in (1, 2, 3)
+        ),
+    )
+    for kind, stores in ((records.STEP, 3), (records.HALVES, 4)):
+        _add(
+            *(found, f"one update, {stores} stores, each anywhere", _multisets(len(points), stores)),
+            (
+                Input(host, 2, 0, _spread(kind, places))
+                for places in combinations_with_replacement(points, stores)
+            ),
+        )  # fmt: skip
+    _add(
+        *(found, "two steps of the host, anywhere", (len(points) * len(one)) ** 2),
+        (
+            Input(host, 2, 0, (Record(first, at, argument), Record(second, after, another)))
+            for at in points
+            for first, argument in one
+            for after in points
+            for second, another in one
+        ),
+    )
+    return found
+
+
+def _add(found: list[Family], name: str, count: int, inputs: Iterator[Input]) -> None:
+    if sum(one.size for one in found) + count <= MOST:
+        found.append(Family(name, count, inputs))
+
+
+def _part(gap: int, count: int) -> tuple[Record, ...]:
+    return tuple(Record(records.HALVES, gap if not number else 0, _BOTH_HALVES) for number in range(count))
+
+
+def _spread(kind: str, places: tuple[int, ...]) -> tuple[Record, ...]:
+    gaps = (after - before for before, after in zip((0, *places), places, strict=False))
+    return tuple(Record(kind, gap, _BOTH_HALVES) for gap in gaps)
+
+
+def _multisets(size: int, count: int) -> int:
+    product = 1
+    for number in range(count):
+        product = product * (size + number) // (number + 1)
+    return product
