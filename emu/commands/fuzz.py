@@ -118,7 +118,8 @@ def _guest(arguments: list[str]) -> int:
     parsed = parser.parse(arguments)
     table = _table(parsed)
     target = target_of(table)
-    Harness(target)  # whatever cannot be used is told before anything is started
+    if not findings.before(target, data.source_text):
+        Harness(target)  # whatever cannot be used is told before anything is started
     engine = parsed.engine or campaign.default_engine()
     if engine not in _ENGINES:
         raise HostError(f"there is no engine {engine!r}", "--engine", did_you_mean(engine, _ENGINES))
@@ -188,7 +189,7 @@ def _report(parsed: Any, target: Target, out: Path, engine: str, state: State) -
         }
         print(json.dumps(told))
         return 1 if known else 0
-    print(escaped("\n".join(_lines(target, out, engine, state, covered.lines, known))))
+    print("\n".join(escaped(line) for line in _lines(target, out, engine, state, covered.lines, known)))
     return 1 if known else 0
 
 
@@ -249,12 +250,13 @@ def _replay(arguments: list[str]) -> int:
         path = path / "input"
     if parsed.target is None:
         raise HostError("an input alone does not say what it is for", str(path), "name the target behind it")
-    harness = Harness(target_of(_table(parsed)))
-    found = findings.finding(harness, _input(path), data.source_text)
+    target = target_of(_table(parsed))
+    early = [one for one in findings.before(target, data.source_text) if one.key == path.parent.name]
+    found = early[0] if early else findings.finding(Harness(target), _input(path), data.source_text)
     if found is None:
         print("fixed: nothing fails with this input")
         return 0
-    print(escaped("\n".join(found.story)))
+    print("\n".join(escaped(line) for line in found.story))
     if found.cause:
         print(escaped(f"likely cause: {found.place}: {found.cause}"))
     if parsed.record:
@@ -286,7 +288,7 @@ def _shrink(arguments: list[str]) -> int:
     with output_file(place, "-o") as file:
         file.write(short)
     print(escaped(f"{len(given)} bytes became {len(short)}: {place}"))
-    print(escaped(records.to_text(records.decode(short, harness.target.host))), end="")
+    print(records.to_text(records.decode(short, harness.target.host)), end="")
     return 0
 
 

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from emu.explore.cause import cause
+from emu.explore.evidence import evidence
+from emu.explore.instance import Instance
 from emu.explore.node import Way
-from emu.explore.properties import ENDS, UNWRITTEN, Violation
-from emu.explore.search import Counterexample
+from emu.explore.properties import ENDS, NO_FAULT, OWN_AREA, UNWRITTEN, ZEROED, Violation
+from emu.explore.search import Counterexample, Search
 from emu.explore.story import story
 from emu.faults import HostError
 from emu.fuzz.exact import Told
@@ -32,6 +34,7 @@ from emu.history.history import History
 from emu.history.recording import Outcome, Recording, TraceHash, source_texts, to_bytes
 
 _A_FEW_ROUNDS = 64
+_BEFORE_INSNS = 200_000
 
 
 class Finding(NamedTuple):
@@ -97,8 +100,37 @@ def finding(harness: Harness, data: bytes, text_of: Callable[[str], str | None])
     recording = Recording(target.name, source, config, outcome, history.edits, texts, position, lines)
     place = said.place.rpartition("/")[2]
     given = decode(data, target.host)
-    key = f"{failed.oracle}-{hashlib.sha256(f'{failed.oracle} {place}'.encode()).hexdigest()[:8]}"
-    return Finding(key, failed.oracle, failed.why, place, said.text, given, lines, to_bytes(recording))
+    return Finding(
+        _key(failed.oracle, place), failed.oracle, failed.why, place, said.text, given, lines, to_bytes(recording)
+    )
+
+
+def before(target: Target, text_of: Callable[[str], str | None]) -> list[Finding]:
+    """What goes wrong before anything is done to the guest, with a host that offers steal time and one that does not.
+
+    Their inputs are empty. What a guest may do without the feature is its own business, but for what crashes it.
+    """
+    found: list[Finding] = []
+    for withheld in ((), ("steal-time",)):
+        wanted = frozenset((ZEROED, OWN_AREA, NO_FAULT, UNWRITTEN))
+        instance = Instance(target.image, updates=0, withheld=withheld, properties=wanted, insn_limit=_BEFORE_INSNS)
+        report = Search(instance).run()
+        if report.found is None:
+            continue
+        violation = report.found.violation
+        kept = evidence(instance, report.found, target.name, text_of)
+        said = cause(kept.history(target.name), report.found, bool)
+        given = Input(target.host, 2, 0, ())
+        place = said.place.rpartition("/")[2]
+        key = _key(violation.property, place)
+        why = violation.why + ("; the host offers no steal time" if withheld else "")
+        story_ = kept.story
+        found.append(Finding(key, violation.property, why, place, said.text, given, story_, to_bytes(kept)))
+    return found
+
+
+def _key(oracle: str, place: str) -> str:
+    return f"{oracle}-{hashlib.sha256(f'{oracle} {place}'.encode()).hexdigest()[:8]}"
 
 
 def _position(failed: Failure, told: Told) -> int:

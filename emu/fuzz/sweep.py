@@ -54,9 +54,11 @@ def families(host: str, accesses: int) -> list[Family]:
             for kind, argument in one
         ),
     )
-    before = [(records.UPDATE, _BOTH_HALVES), (records.BURST, _BOTH_HALVES << 8 | 127)]
+    # 127 of them and one more make the lowest byte of version what it was.
+    bursts = [(records.BURST, _BOTH_HALVES << 8 | times - 1) for times in (127, 128)]
+    before = [(records.UPDATE, _BOTH_HALVES), *bursts]
     _add(
-        *(found, "one update or 128, and then a part of one", len(before) * len(points) ** 2 * 3),
+        *(found, "1, 127 or 128 updates, and then a part of one", len(before) * len(points) ** 2 * 3),
         (
             Input(host, 2, 0, (Record(kind, at, argument), *_part(after, count)))
             for kind, argument in before

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from emu import data
+from emu.faults import HostError
 from emu.fuzz import findings, sweep
 from emu.fuzz.findings import Findings
 from emu.fuzz.harness import MAP_SIZE, Harness
 from emu.fuzz.outcome import Failure
 from emu.fuzz.records import MOST_BYTES, encode
-from emu.fuzz.target import Target, target_of
+from emu.fuzz.target import Target, beginning, target_of
 
 ATHERIS, HYPOTHESIS, RANDOM, SWEEP = "atheris", "hypothesis", "random", "sweep"
 _EVERY_S = 0.5
@@ -233,10 +234,40 @@ def _say(told: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
+def _before(job: Job, target: Target) -> bool:
+    """Keep what goes wrong before anything is done; whether that is all there can be."""
+    begun = time.monotonic()
+    kept = Findings(Path(job.out) / "findings", target)
+    known = 0
+    for one in findings.before(target, data.source_text):
+        if kept.add(one):
+            at = round(time.monotonic() - begun, 2)
+            _say({**_NOTHING, "findings": len(kept.known), "finding": one.key, "why": one.why, "after": 1, "at": at})
+        known += 1
+    if not known:
+        return False
+    try:
+        beginning(target)
+    except HostError:
+        return True  # it cannot be entered, and why has been found
+    return job.first
+
+
+_NOTHING: dict[str, Any] = {
+    **dict.fromkeys(("executions", "exactly", "edges", "findings", "unconfirmed", "seconds"), 0),
+    "since_edge": 0.0,
+    "swept": [],
+    "native": True,
+}
+
+
 def main(words: list[str]) -> None:
     """Work on a job."""
     job = Job(**json.loads(words[0]))
-    session = Session(job, target_of(job.target))
+    target = target_of(job.target)
+    if job.number == 0 and _before(job, target):
+        return
+    session = Session(job, target)
     try:
         if job.sweep:
             session.sweep()
