@@ -22,6 +22,7 @@ from emu.fuzz.worker import ATHERIS, HYPOTHESIS, Job
 _MOST_DEATHS = 5
 _LAST_WORDS = 600
 _PATIENCE_S = 30  # beyond its time, before a worker is ended
+_LAST_CALL_S = 2  # for the other workers, when the first finding is all that is wanted
 
 
 class State(NamedTuple):
@@ -104,6 +105,7 @@ def run(
     ]
     begun, deaths, lost = time.monotonic(), 0, 0
     alive = set(range(jobs))
+    last_call = begun + job.seconds + _PATIENCE_S if job.seconds else float("inf")
 
     def state() -> State:
         last = [one.last for one in workers if one.last]
@@ -132,7 +134,7 @@ def run(
                     if "finding" in line:
                         found(line)
                         if job.first:
-                            break
+                            last_call = min(last_call, time.monotonic() + _LAST_CALL_S)
                 elif worker.process.returncode == 0:
                     alive.discard(number)
                 else:
@@ -143,7 +145,7 @@ def run(
                     lost += worker.last["executions"]
                     again = worker.job._replace(seed=worker.job.seed + 1000 * deaths, sweep=False, seconds=max(left, 1))
                     workers[number] = _Worker(again if job.seconds else again._replace(seconds=0), heard)
-            if job.seconds and time.monotonic() - begun > job.seconds + _PATIENCE_S:
+            if time.monotonic() > last_call:
                 break
             told(state())
     finally:

@@ -83,17 +83,18 @@ class Harness:
     def fails(self, data: bytes) -> Failure | None:
         """What should not have happened with these bytes, if anything did."""
         bare, target = self._bare, self.target
+        quick = None
         if bare is not None and self.beginning.area is not None:
             quick = bare.execute_input(data, len(KINDS[target.host]))
-            if quick is not None:
-                ended, grows, _ = quick
-                well = ended == HALT or (ended == EXIT and bare.run.exit_code in target.passes)
-                asked = {"current": target.host != HOSTILE, "forward": grows or target.clamps}
-                if well and not bare.suspicious(**asked):
-                    self.executions += 1
-                    return None
-        _, planned, done = self.run(data)
-        return failure(self.target, planned, done)
+        if bare is None or quick is None or quick[0] == OTHER:
+            _, planned, done = self.run(data)
+            return failure(target, planned, done)
+        self.executions += 1
+        ended, grows, _ = quick
+        well = ended == HALT or (ended == EXIT and bare.run.exit_code in target.passes)
+        if well and not bare.suspicious(current=target.host != HOSTILE, forward=grows or target.clamps):
+            return None
+        return failure(target, plan(decode(data, target.host)), _told(bare, ended, target.insns))
 
     def execute(self, planned: Plan) -> Execution:
         """Execute these stores."""

@@ -58,13 +58,14 @@ def families(host: str, accesses: int) -> list[Family]:
     bursts = [(records.BURST, _BOTH_HALVES << 8 | times - 1) for times in (127, 128)]
     before = [(records.UPDATE, _BOTH_HALVES), *bursts]
     _add(
-        *(found, "1, 127 or 128 updates, and then a part of one", len(before) * len(points) ** 2 * 3),
+        *(found, "1, 127 or 128 updates, and then one in two parts", len(before) * len(points) ** 2 * 6),
         (
-            Input(host, 2, 0, (Record(kind, at, argument), *_part(after, count)))
+            Input(host, 2, 0, (Record(kind, at, argument), *_parts(after, count, later)))
             for kind, argument in before
             for at in points
             for after in points
             for count in (1, 2, 3)
+            for later in (1, 2)
         ),
     )
     for kind, stores in ((records.STEP, 3), (records.HALVES, 4)):
@@ -93,8 +94,11 @@ def _add(found: list[Family], name: str, count: int, inputs: Iterator[Input]) ->
         found.append(Family(name, count, inputs))
 
 
-def _part(gap: int, count: int) -> tuple[Record, ...]:
-    return tuple(Record(records.HALVES, gap if not number else 0, _BOTH_HALVES) for number in range(count))
+def _parts(gap: int, count: int, later: int) -> tuple[Record, ...]:
+    """The first `count` stores of an update, and the others so many accesses later."""
+    gaps = [0] * 4
+    gaps[0], gaps[count] = gap, later
+    return tuple(Record(records.HALVES, one, _BOTH_HALVES) for one in gaps)
 
 
 def _spread(kind: str, places: tuple[int, ...]) -> tuple[Record, ...]:
