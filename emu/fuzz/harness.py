@@ -86,10 +86,14 @@ class Harness:
         quick = None
         if bare is not None and self.beginning.area is not None:
             quick = bare.execute_input(data, len(KINDS[target.host]))
-        if bare is None or quick is None or quick[0] == OTHER:
+        if bare is None or quick is None:
             _, planned, done = self.run(data)
             return failure(target, planned, done)
         self.executions += 1
+        if quick[0] == OTHER:
+            self.exactly += 1
+            planned = plan(decode(data, target.host))
+            return failure(target, planned, self.exact.run(planned).execution)
         ended, grows, _ = quick
         well = ended == HALT or (ended == EXIT and bare.run.exit_code in target.passes)
         if well and not bare.suspicious(current=target.host != HOSTILE, forward=grows or target.clamps):

@@ -1,0 +1,175 @@
+"""`emu fuzz`, as somebody uses it."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from emu.__main__ import main
+from emu.fuzz.records import ODD_HOST, decode, from_text
+from emu.history.recording import load_recording
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def emu(*words: str) -> int:
+    return main(["fuzz", *words])
+
+
+def campaign(*words: str, capsys: pytest.CaptureFixture[str]) -> dict:
+    status = emu("guest", *words, "--json", "--quiet")
+    told = json.loads(capsys.readouterr().out)
+    assert status == (1 if told["findings"] else 0)
+    return told
+
+
+def test_finding_is_kept_told_and_replayed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert emu("guest", "readers/odd_only", "--engine", "sweep", "--quiet") == 1
+    out = capsys.readouterr().out
+    assert "1 finding, by cause" in out and "odd_only.c:13: version is not loaded again" in out
+    (place,) = (tmp_path / "fuzz-odd_only" / "findings").iterdir()
+    assert f"emu step fuzz-odd_only/findings/{place.name}/replay.emurec" in out
+    assert (tmp_path / "fuzz-odd_only" / "coverage.html").stat().st_size > 1000
+    assert load_recording(str(place / "replay.emurec")).story
+    assert emu("replay", str(place), "--record", "again.emurec") == 1
+    assert "has read 0x1" in capsys.readouterr().out
+    assert load_recording("again.emurec").edits == load_recording(str(place / "replay.emurec")).edits
+    # The same input on a build without the bug.
+    assert emu("replay", str(place), "readers/seqlock") == 0
+    assert "fixed" in capsys.readouterr().out
+
+
+def test_what_goes_wrong_before_is_found_and_replayed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert emu("guest", "readers/no_enable", "--engine", "sweep", "--quiet") == 1
+    (place,) = (tmp_path / "fuzz-no_enable" / "findings").iterdir()
+    assert emu("replay", str(place)) == 1
+    assert "has registered none" in capsys.readouterr().out
+
+
+def test_sweep_says_what_was_tried(capsys: pytest.CaptureFixture[str]) -> None:
+    told = campaign("readers/seqlock", "--engine", "sweep", capsys=capsys)
+    assert told["swept"][0][0] == "no step of the host"
+    assert sum(size for _, size in told["swept"]) == told["executions"] - 1  # and the one that counts accesses
+    assert not told["findings"]
+    done, every = told["lines"]
+    assert 0 < done < every
+
+
+@pytest.mark.parametrize("engine", ["atheris", "hypothesis", "random"])
+def test_engine_finds_it_without_the_sweep(engine: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip(engine) if engine != "random" else None
+    words = ("readers/no_check", "--engine", engine, "--no-sweep", "--exit-on-first", "--time", "60s", "--seed", "3")
+    told = campaign(*words, capsys=capsys)
+    assert [one["oracle"] for one in told["findings"]] == ["current"]
+    assert told["executions"] > 0 and told["edges"] >= 3
+
+
+def test_two_jobs_share_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    told = campaign("readers/seqlock", "--engine", "random", "--runs", "2000", "-j", "2", "--no-sweep", capsys=capsys)
+    assert 2000 <= told["executions"] < 2400
+
+
+def test_input_goes_to_lines_and_back(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(random.Random(1).randbytes(77))
+    assert emu("decode", "a") == 0
+    (tmp_path / "a.txt").write_text(capsys.readouterr().out)
+    assert emu("encode", "a.txt", "-o", "b") == 0
+    assert decode((tmp_path / "b").read_bytes(), ODD_HOST) == decode((tmp_path / "a").read_bytes(), ODD_HOST)
+
+
+def test_input_is_shrunk(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    lines = "host odd\n" + "after 3 pad 0x7\n" * 5 + "after 1 halves 0x2\nafter 0 halves 0x0\nafter 9 preempted 0x1\n"
+    (tmp_path / "long.txt").write_text("host odd\nafter 2 halves 0x2\nafter 0 halves 0x0\nafter 9 preempted 0x1\n")
+    assert emu("encode", "long.txt", "-o", "long") == 0
+    assert emu("shrink", "long", "readers/odd_only") == 0
+    short = decode((tmp_path / "long.short").read_bytes(), ODD_HOST)
+    assert [one.kind for one in short.records] == ["halves", "halves"]
+    assert emu("shrink", "long", "readers/seqlock") == 1
+    assert from_text(lines, "x").records[5].kind == "halves"
+
+
+def test_seeds_are_made_of_what_a_host_did(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["run", "readers/seqlock", "--task", "busy", "--quantum", "10us", "--record", "r.emurec"]) == 0
+    assert emu("seeds", "r.emurec", "--out", "corpus") == 0
+    given = decode((tmp_path / "corpus" / "r.seed").read_bytes(), ODD_HOST)
+    assert given.records and {one.kind for one in given.records} <= {"update", "step"}
+
+
+def test_target_may_be_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "t.toml").write_text('guest = "readers/seqlock"\nhost = "hostile"\nsince = "main"\ninsns = 3000\n')
+    told = campaign("t.toml", "--engine", "random", "--runs", "50", capsys=capsys)
+    assert told["host"] == "hostile" and told["exactly"] == told["executions"]  # it has the MSR to write yet
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("gest",), "there is no way to fuzz called 'gest'"),
+        (("guest", "hello"), "the guest registers no area"),
+        (("guest", "readers/seqlock", "--engine", "afk"), "there is no engine 'afk'"),
+        (("guest", "readers/seqlock", "--host", "kind"), "there is no host 'kind'"),
+        (("guest", "readers/seqlock", "--time", "soon"), "'soon' is no time"),
+        (("guest", "readers/seqlock", "--insns", "7"), "insns = 7 cannot be used"),
+        (("guest", "readers/seqlock", "--since", "mian"), "there is no function 'mian'"),
+        (("guest", "t.toml"), "there is no key 'gest'"),
+        (("decode", "nothing"), "it cannot be read"),
+        (("replay", "x"), "an input alone does not say what it is for"),
+        (("seeds", "x"), "x"),
+    ],
+)
+def test_bad_word_gets_one_sentence(
+    words: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "t.toml").write_text('gest = "readers/seqlock"\n')
+    (tmp_path / "x").write_bytes(b"")
+    assert emu(*words) == 2
+    told = capsys.readouterr().err
+    assert message in told and told.count("\n") == 1
+    assert not list(tmp_path.glob("fuzz-*"))
+
+
+def test_killed_at_any_moment_nothing_is_lost(tmp_path: Path) -> None:
+    """SIGKILL to all of it, again and again: each file that was there is there, whole, and it goes on."""
+    words = [sys.executable, "-m", "emu", "fuzz", "guest", "readers/odd_only", "--out", "o", "--time", "60s", "--quiet"]
+    words += ["--no-sweep"]
+    rng = random.Random(5)
+    before: dict[str, bytes] = {}
+    for _ in range(4):
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(1.2 + rng.random())
+        workers = _children(process.pid)
+        for pid in (process.pid, *workers):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+        time.sleep(0.1)
+        kept = {str(path): path.read_bytes() for path in sorted((tmp_path / "o").rglob("*")) if _kept(path)}
+        assert {name: content for name, content in kept.items() if name in before and "findings" not in name} == {
+            name: content for name, content in before.items() if "findings" not in name
+        }
+        for place in (tmp_path / "o" / "findings").glob("[a-z]*"):
+            assert load_recording(str(place / "replay.emurec")).story
+            assert json.loads((place / "finding.json").read_text())
+        before = kept
+    assert any("findings" in name for name in before) and any("corpus" in name for name in before)
+
+
+def _kept(path: Path) -> bool:
+    return path.is_file() and not any(part.startswith((".", "blocks")) for part in path.parts[-2:])
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        found += map(int, (task / "children").read_text().split())
+    return found
