@@ -25,11 +25,11 @@ from emu.fuzz.harness import Harness
 from emu.fuzz.outcome import ORACLES
 from emu.fuzz.records import HOSTS, ODD_HOST
 from emu.fuzz.target import Target, target_of
-from emu.fuzz.worker import ATHERIS, HYPOTHESIS, RANDOM, SWEEP, Job
+from emu.fuzz.worker import AFL, ATHERIS, HYPOTHESIS, RANDOM, SWEEP, Job
 from emu.history.recording import load_recording
 from emu.scenario import did_you_mean, is_digits
 
-_ENGINES = (ATHERIS, HYPOTHESIS, RANDOM, SWEEP)
+_ENGINES = (ATHERIS, AFL, HYPOTHESIS, RANDOM, SWEEP)
 _MAX_INPUT = 1 << 16
 _WIDTH = 78
 _INDENT: dict[str, Any] = {"initial_indent": "  ", "subsequent_indent": "  "}

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from emu.faults import HostError
-from emu.fuzz.worker import ATHERIS, HYPOTHESIS, Job
+from emu.fuzz import afl
+from emu.fuzz.worker import AFL, ATHERIS, HYPOTHESIS, Job
 
 _MOST_DEATHS = 5
 _LAST_WORDS = 600
@@ -47,6 +49,21 @@ def default_engine() -> str:
             return name
     raise HostError(
         "no fuzzing engine is installed", "--engine", "python -m pip install 'kvm-steal-emu[fuzz]', or --engine sweep"
+    )
+
+
+def _sum(last: list[dict[str, Any]], seconds: float, corpus: int, deaths: int, lost: int) -> State:
+    return State(
+        round(seconds, 1),
+        lost + sum(one["executions"] for one in last),
+        sum(one["exactly"] for one in last),
+        max((one["edges"] for one in last), default=0),
+        max((one["findings"] for one in last), default=0),
+        min((one["since_edge"] for one in last), default=0.0),
+        corpus,
+        deaths,
+        tuple((name, size) for one in last for name, size in one["swept"]),
+        all(one["native"] for one in last),
     )
 
 
@@ -97,6 +114,8 @@ def run(
     `told` is called with the state now and then, `found` with each finding as a worker tells it; `check` may raise to
     end it all. Raises HostError where workers die again and again.
     """
+    if job.engine == AFL:
+        return _run_afl(job, jobs, told, found, check)
     heard: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
     share = -(-job.runs // jobs) if job.runs else 0
     workers = [
@@ -108,20 +127,9 @@ def run(
     last_call = begun + job.seconds + _PATIENCE_S if job.seconds else float("inf")
 
     def state() -> State:
-        last = [one.last for one in workers if one.last]
         corpus = Path(job.out) / "corpus"
-        return State(
-            round(time.monotonic() - begun, 1),
-            lost + sum(one["executions"] for one in last),
-            sum(one["exactly"] for one in last),
-            max((one["edges"] for one in last), default=0),
-            max((one["findings"] for one in last), default=0),
-            min((one["since_edge"] for one in last), default=0.0),
-            sum(1 for _ in corpus.iterdir()) if corpus.is_dir() else 0,
-            deaths,
-            tuple((name, size) for one in last for name, size in one["swept"]),
-            all(one["native"] for one in last),
-        )
+        kept = sum(1 for _ in corpus.iterdir()) if corpus.is_dir() else 0
+        return _sum([one.last for one in workers if one.last], time.monotonic() - begun, kept, deaths, lost)
 
     try:
         while alive:
@@ -158,6 +166,56 @@ def run(
             except subprocess.TimeoutExpired:
                 one.process.kill()
                 one.process.wait()
+    return state()
+
+
+def _run_afl(
+    job: Job,
+    jobs: int,
+    told: Callable[[State], None],
+    found: Callable[[dict[str, Any]], None],
+    check: Callable[[], None],
+) -> State:
+    """The same, led by instances of afl-fuzz, which share what they find among themselves."""
+    begun, out = time.monotonic(), Path(job.out)
+    for number in range(jobs):
+        (out / f"status-{number}.json").unlink(missing_ok=True)
+    processes = afl.start(job, jobs)
+    known: set[str] = {one["key"] for one in findings(out)}
+    last_call = begun + job.seconds + _PATIENCE_S if job.seconds else float("inf")
+    first = True
+
+    def state() -> State:
+        last = [one for one in (afl.told(out, number) for number in range(jobs)) if one]
+        queues = sum(1 for _ in (out / "afl").glob("*/queue/id*"))
+        return _sum(last, time.monotonic() - begun, queues, 0, 0)
+
+    try:
+        while first or any(one.poll() is None for one in processes):
+            first = False
+            check()
+            time.sleep(0.2)
+            for one in findings(out):
+                if one["key"] not in known:
+                    known.add(one["key"])
+                    done = state()
+                    found({**one, "after": done.executions, "at": done.seconds})
+            now = state()
+            told(now)
+            enough = (job.first and known) or (job.runs and now.executions >= job.runs) or time.monotonic() > last_call
+            if enough:
+                break
+        failed = [number for number, one in enumerate(processes) if one.poll() not in (None, 0)]
+        if failed and not state().executions:
+            words = (out / f"afl-{failed[0]}.log").read_text("utf-8", "replace").strip().splitlines() or ["nothing"]
+            raise HostError(f"afl-fuzz has ended ({words[-1][:200]})", f"see {out}/afl-{failed[0]}.log")
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                with contextlib.suppress(OSError):
+                    os.killpg(process.pid, signal.SIGTERM)
+        for process in processes:
+            process.wait()
     return state()
 
 

@@ -60,6 +60,11 @@ class Harness:
         """A counter for each edge, by a hash of its two ends."""
         return self._own_map if self._bare is None else self._bare.map
 
+    def use_map(self, place: int) -> None:
+        """Count edges there from now on: MAP_SIZE bytes at this address of the process."""
+        if self._bare is not None:
+            self._bare.use_map(place)
+
     @property
     def edges(self) -> int:
         """How many edges of the guest were ever taken."""

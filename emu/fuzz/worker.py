@@ -25,7 +25,7 @@ from emu.fuzz.outcome import Failure
 from emu.fuzz.records import MOST_BYTES, encode
 from emu.fuzz.target import Target, beginning, target_of
 
-ATHERIS, HYPOTHESIS, RANDOM, SWEEP = "atheris", "hypothesis", "random", "sweep"
+ATHERIS, AFL, HYPOTHESIS, RANDOM, SWEEP = "atheris", "afl", "hypothesis", "random", "sweep"
 _EVERY_S = 0.5
 _MOST_OF_ORACLE = 16  # ways to violate one oracle that are looked into
 
@@ -62,7 +62,7 @@ class Session:
         self._begun = time.monotonic()
         self._next = self._begun
         self._new_edge = self._begun
-        self._edges = 0
+        self._edges = self._covered = 0
 
     def one(self, given: bytes) -> None:
         """Execute these bytes. Raises Enough where the job is done."""
@@ -86,13 +86,20 @@ class Session:
         if enough or now >= self._next:
             self._next = now + _EVERY_S
             self.tell()
+            if self._edges != self._covered:
+                self._covered = self._edges
+                self.cover()
         if enough:
             raise Enough
 
     def tell(self, **more: Any) -> None:
         """A line for whoever watches."""
+        _say({**self.state(), **more})
+
+    def state(self) -> dict[str, Any]:
+        """How it goes."""
         now = time.monotonic()
-        told = {
+        return {
             "executions": self.harness.executions,
             "exactly": self.harness.exactly,
             "edges": self.harness.edges,
@@ -102,9 +109,7 @@ class Session:
             "seconds": round(now - self._begun, 2),
             "swept": self.swept,
             "native": self.harness.is_native,
-            **more,
         }
-        _say(told)
 
     def _found(self, given: bytes, failed: Failure) -> None:
         ways = self._looked_into.setdefault(failed.oracle, set())

@@ -87,6 +87,7 @@ class Bare:
         run.map, run.seen, run.map_mask = _place(self.map), _place(self._seen), MAP_SIZE - 1
         run.blocks, run.blocks_mask = _place(self._blocks), MAP_SIZE - 1
         self._library = native.library()
+        self._plain: Plain | None = None
         self._place, self._told = ctypes.byref(run), (ctypes.c_uint32 * 2)()
         self._hook()
 
@@ -105,7 +106,7 @@ class Bare:
         of_out, of_in = ctypes.CFUNCTYPE(None, void, u32, i32, u32, void), ctypes.CFUNCTYPE(u32, void, u32, i32, void)
         library = self._library
         if library is None:
-            plain = Plain(run)
+            plain = self._plain = Plain(run)
             self._execute: Any = plain.execute
             called: list[Any] = [
                 of_block(plain.block),
@@ -177,6 +178,13 @@ class Bare:
         if error == UC_ERR_OK and engine.exit_code == NO_EXIT and not run.odd_port:
             return BUDGET
         return HALT if engine.exit_code == vmcb.EXIT_HLT else OTHER
+
+    def use_map(self, place: int) -> None:
+        """Count edges at this address from now on, where MAP_SIZE bytes are."""
+        self.map = (ctypes.c_uint8 * MAP_SIZE).from_address(place)
+        self.run.map = place
+        if self._plain is not None:
+            self._plain.use_map()
 
     def blocks(self) -> list[tuple[int, int]]:
         """Address and size of each block that was ever begun."""

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -72,6 +73,24 @@ def test_engine_finds_it_without_the_sweep(engine: str, capsys: pytest.CaptureFi
     told = campaign(*words, capsys=capsys)
     assert [one["oracle"] for one in told["findings"]] == ["current"]
     assert told["executions"] > 0 and told["edges"] >= 3
+
+
+@pytest.mark.skipif(shutil.which("afl-fuzz") is None, reason="afl-fuzz is not installed")
+def test_two_instances_of_afl_share_what_they_find(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ("readers/seqlock", "--engine", "afl", "--no-sweep", "--time", "6s", "-j", "2")
+    told = campaign(*words, capsys=capsys)
+    assert told["executions"] > 1000 and told["edges"] > 8 and told["lines"][0] > 8
+    assert not told["findings"]
+    for number in (0, 1):
+        assert list((tmp_path / "fuzz-seqlock" / "afl" / f"emu{number}" / "queue").glob("id*"))
+    synced = list((tmp_path / "fuzz-seqlock" / "afl").glob("emu1/queue/*sync:emu0*"))
+    assert synced or list((tmp_path / "fuzz-seqlock" / "afl").glob("emu1/.synced/emu0"))
+
+
+@pytest.mark.skipif(shutil.which("afl-fuzz") is None, reason="afl-fuzz is not installed")
+def test_afl_finds_it(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("readers/change_only", "--engine", "afl", "--no-sweep", "--time", "60s", "--exit-on-first")
+    assert [one["oracle"] for one in campaign(*words, capsys=capsys)["findings"]] == ["current"]
 
 
 def test_two_jobs_share_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,10 +24,14 @@ class Plain:
         self._restore = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(run.restore)
         self._get = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(run.get)
         self._counter = ctypes.c_uint64.from_address(run.counter)
-        self._map = (ctypes.c_uint8 * (run.map_mask + 1)).from_address(run.map)
+        self.use_map()
         self._seen = (ctypes.c_uint8 * (run.map_mask + 1)).from_address(run.seen)
         self._blocks = (ctypes.c_uint64 * (run.blocks_mask + 1)).from_address(run.blocks)
         self._word = ctypes.c_uint64()
+
+    def use_map(self) -> None:
+        """Count edges where the run says now."""
+        self._map = (ctypes.c_uint8 * (self._run.map_mask + 1)).from_address(self._run.map)
 
     def block(self, _engine: Any, address: int, size: int, _run: Any) -> None:
         run = self._run
