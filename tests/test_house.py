@@ -70,7 +70,7 @@ MAY_IMPORT = {
     "teach": MACHINE | {"history", "explain", "view"},
     "conform": MACHINE | {"kvm"},
     "explore": MACHINE | {"history"},
-    "fuzz": MACHINE | {"history", "explore"},
+    "fuzz": MACHINE | {"history", "explore", "conform", "kvm"},
     "sandbox": BASE,
     "classroom": MACHINE | {"history", "explain", "explore", "sandbox", "compiler"},
     "gdb": MACHINE | {"history", "explain", "view"},

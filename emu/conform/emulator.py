@@ -59,7 +59,16 @@ class _Served(MigrationControl):
 class Devices:
     """The paravirtual devices of one vCPU, asynchronous page faults included; to the host model it is a Package."""
 
-    def __init__(self, ram: Ram, shared: Clocks, run_delay: RunDelay, *, boot: bool, profile: str = "kvm") -> None:
+    def __init__(
+        self,
+        ram: Ram,
+        shared: Clocks,
+        run_delay: RunDelay,
+        *,
+        boot: bool,
+        profile: str = "kvm",
+        steal: type[StealTime] = StealTime,
+    ) -> None:
         self.number = 0
         self.entity = self
         self.vcpu = self
@@ -70,7 +79,7 @@ class Devices:
         self._run_delay = run_delay
         self.tsc = Tsc(_beginning, TSC_KHZ)
         self.lapic = Lapic(_beginning, self.tsc, 0)
-        self.steal = StealTime(ram.holds, profile, tlb_flush=True)
+        self.steal = steal(ram.holds, profile, tlb_flush=True)
         time = SystemTime(ram.holds, shared.master, self.tsc, boot=boot, profile=profile)
         self.clock = KvmClock(shared.wall, time)
         self.pv_eoi = PvEoi(ram.holds)
@@ -117,15 +126,16 @@ class Devices:
 
 
 class Emulator:
-    """Runs sequences on the devices of an ABI `profile`.
+    """Runs sequences on the devices of an ABI `profile`, with another class of steal-time device where one is given.
 
     `renew` forgets what is carried over, as a fresh VM does; there is nothing.
     """
 
     name = "emulator"
 
-    def __init__(self, profile: str = "kvm") -> None:
+    def __init__(self, profile: str = "kvm", steal: type[StealTime] = StealTime) -> None:
         self._profile = profile
+        self._steal = steal
         self.ram = Ram(operations.RAM_SIZE)
         self._host = HostModel(Config(), self.ram, _untold, _beginning)
         self.table = self._power_up().cpuid()
@@ -136,7 +146,8 @@ class Emulator:
         return self._new(boot=True)
 
     def _new(self, *, boot: bool) -> Devices:
-        return Devices(self.ram, self._shared, self._run_delay, boot=boot, profile=self._profile)
+        profile, steal = self._profile, self._steal
+        return Devices(self.ram, self._shared, self._run_delay, boot=boot, profile=profile, steal=steal)
 
     def sequence(self, sequence: Sequence[Operation]) -> Observed:
         """One outcome for each operation, and the pages afterwards. A device's error of its own is not caught."""

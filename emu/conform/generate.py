@@ -16,8 +16,9 @@ from emu.kvm.operations import ARENA_GPA, ARENA_SIZE, RAM_SIZE, Operation
 Draw = Callable[[int], int]
 
 MOST_OPERATIONS = 8
+# What sequences are made of, for whoever else makes some.
 _LAST_PAGE = RAM_SIZE - abi.PAGE_SIZE
-_OUTSIDE = (RAM_SIZE, 1 << 28, 1 << abi.MAXPHYADDR, 1 << 52, 1 << 63, (1 << 64) - abi.PAGE_SIZE, (1 << 64) - 64)
+OUTSIDE = (RAM_SIZE, 1 << 28, 1 << abi.MAXPHYADDR, 1 << 52, 1 << 63, (1 << 64) - abi.PAGE_SIZE, (1 << 64) - 64)
 _STEAL = (0, ARENA_GPA, ARENA_GPA, ARENA_GPA + 64, ARENA_GPA + 128, _LAST_PAGE + 64, RAM_SIZE - 64)
 _CLOCK = (
     *(256, ARENA_GPA + 256, ARENA_GPA + 300, ARENA_GPA + 338, ARENA_GPA + 385),
@@ -37,7 +38,7 @@ _OTHER = (
     RAM_SIZE - 4,
     RAM_SIZE - 1,
 )
-_PLACES = {
+PLACES = {
     abi.MSR_KVM_STEAL_TIME: _STEAL,
     abi.MSR_KVM_SYSTEM_TIME: _CLOCK,
     abi.MSR_KVM_SYSTEM_TIME_NEW: _CLOCK,
@@ -46,8 +47,8 @@ _PLACES = {
     abi.MSR_KVM_ASYNC_PF_EN: _OTHER,
     abi.MSR_KVM_PV_EOI_EN: _OTHER,
 }
-_SMALL = (0, 1, 2, 3, 0x10, 0x20, 0xFF, 0x100, 1 << 31, 1 << 32, 1 << 63, (1 << 64) - 1)
-_MSRS = (
+SMALL = (0, 1, 2, 3, 0x10, 0x20, 0xFF, 0x100, 1 << 31, 1 << 32, 1 << 63, (1 << 64) - 1)
+MSRS = (
     *(abi.MSR_KVM_STEAL_TIME,) * 4,
     *(abi.MSR_KVM_SYSTEM_TIME, abi.MSR_KVM_SYSTEM_TIME_NEW, abi.MSR_KVM_WALL_CLOCK, abi.MSR_KVM_WALL_CLOCK_NEW),
     *(abi.MSR_KVM_ASYNC_PF_EN,) * 2,
@@ -56,12 +57,12 @@ _MSRS = (
     *(abi.MSR_KVM_ASYNC_PF_INT, abi.MSR_KVM_ASYNC_PF_INT, abi.MSR_KVM_ASYNC_PF_ACK),
     *(abi.MSR_KVM_MIGRATION_CONTROL,) * 2,
 )
-_RARE = (abi.MSR_KVM_MIGRATION_CONTROL + 1, abi.MSR_KVM_WALL_CLOCK_NEW + 0xFF)
-_LEAVES = (
+RARE = (abi.MSR_KVM_MIGRATION_CONTROL + 1, abi.MSR_KVM_WALL_CLOCK_NEW + 0xFF)
+LEAVES = (
     *(abi.KVM_CPUID_SIGNATURE, abi.KVM_CPUID_SIGNATURE, abi.KVM_CPUID_FEATURES, abi.KVM_CPUID_FEATURES),
     *(abi.CPUID_FEATURES, abi.CPUID_EXTENDED_FEATURES),
 )
-_STORED = (0, 1, 2, 3, 0xFF, 0xFFFFFFFD, 0xFFFFFFFE, 0xFFFFFFFF, 0xA5A5A5A5, 0x5A5A5A5A5A5A5A5A, (1 << 64) - 1)
+STORED = (0, 1, 2, 3, 0xFF, 0xFFFFFFFD, 0xFFFFFFFE, 0xFFFFFFFF, 0xA5A5A5A5, 0x5A5A5A5A5A5A5A5A, (1 << 64) - 1)
 _SIZES = (1, 2, 4, 4, 4, 8, 8)
 # Where a structure has a field whose old content matters to the host, or that it must leave alone: offset and size.
 _STEAL_FIELDS = (
@@ -112,7 +113,7 @@ def sequence(seed: int, index: int) -> list[Operation]:
         elif choice < 92:
             made.append(operations.Memory(*_looked_at(draw, areas)))
         elif choice < 94:
-            made.append(operations.Cpuid(_LEAVES[draw(len(_LEAVES))], draw(2)))
+            made.append(operations.Cpuid(LEAVES[draw(len(LEAVES))], draw(2)))
         elif choice < 98:
             made.append(operations.Reset())
         else:
@@ -125,17 +126,17 @@ def _msr(draw: Draw, written: list[int]) -> int:
     choice = draw(len(written) + 2)
     if choice < len(written):
         return written[choice]
-    return _RARE[draw(len(_RARE))] if draw(40) == 0 else _MSRS[draw(len(_MSRS))]
+    return RARE[draw(len(RARE))] if draw(40) == 0 else MSRS[draw(len(MSRS))]
 
 
 def _value(draw: Draw, msr: int) -> int:
-    places = _PLACES.get(msr)
+    places = PLACES.get(msr)
     if places is None:
-        return draw(2) if draw(3) == 0 else _SMALL[draw(len(_SMALL))] if draw(8) else draw(1 << 64)
+        return draw(2) if draw(3) == 0 else SMALL[draw(len(SMALL))] if draw(8) else draw(1 << 64)
     choice = draw(16)
     if choice == 0:
         return 0
-    base = _OUTSIDE[draw(len(_OUTSIDE))] if choice < 3 else places[draw(len(places))]
+    base = OUTSIDE[draw(len(OUTSIDE))] if choice < 3 else places[draw(len(places))]
     if msr in (abi.MSR_KVM_WALL_CLOCK, abi.MSR_KVM_WALL_CLOCK_NEW):
         return base
     low = 1 << draw(6) if draw(5) == 0 else 0
@@ -177,4 +178,4 @@ def _looked_at(draw: Draw, areas: list[int]) -> tuple[int, int]:
 
 
 def _stored(draw: Draw, size: int) -> int:
-    return _STORED[draw(len(_STORED))] % (1 << 8 * size)
+    return STORED[draw(len(STORED))] % (1 << 8 * size)

@@ -11,6 +11,7 @@ from emu.conform.expect import Expected, Observed, RunDelay, expect
 from emu.conform.known import K3
 from emu.conform.model import K1, K2, K4
 from emu.conform.real import RealKvm
+from emu.devices.steal_time import StealTime
 from emu.faults import HostError
 from emu.kvm.operations import Cpuid, Leaf, Operation
 
@@ -40,13 +41,14 @@ class Virtual(Protocol):
 
 
 class Bench:
-    """The judges of one thread. `known` is whether known differences of KVM are told apart from others.
+    """The judges of one thread. `known` is whether known differences of KVM are told apart from others; `steal` is a
+    class of steal-time device that the emulator has in place of its own.
 
     Raises HostError where `kvm` is asked for and there is none.
     """
 
-    def __init__(self, *, kvm: bool, known: bool = True) -> None:
-        self.emulator = Emulator()
+    def __init__(self, *, kvm: bool, known: bool = True, steal: type[StealTime] = StealTime) -> None:
+        self.emulator = Emulator(steal=steal)
         self._engine: Virtual | None = None
         self._known = known
         self._kvm = RealKvm(self.emulator.table) if kvm else None

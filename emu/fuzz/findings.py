@@ -11,10 +11,11 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from emu.conform.text import format_sequence
 from emu.explore.cause import cause
 from emu.explore.evidence import evidence
 from emu.explore.instance import Instance
@@ -23,8 +24,10 @@ from emu.explore.properties import ENDS, NO_FAULT, OWN_AREA, UNWRITTEN, ZEROED, 
 from emu.explore.search import Counterexample, Search
 from emu.explore.story import story
 from emu.faults import HostError
+from emu.fuzz import operations
 from emu.fuzz.exact import Told
 from emu.fuzz.harness import Harness
+from emu.fuzz.host import HostFinding
 from emu.fuzz.outcome import OWN_MEMORY, Failure, failure
 from emu.fuzz.plan import plan
 from emu.fuzz.records import Input, decode, encode, to_text
@@ -143,26 +146,47 @@ def _position(failed: Failure, told: Told) -> int:
     return told.ends_at
 
 
-class Findings:
-    """The folder of findings. A finding that is known is replaced by a shorter one alone."""
+class _Folder:
+    """A folder of findings. One that is known is replaced by a shorter one alone."""
 
-    def __init__(self, folder: Path, target: Target) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._target = target
         self.known: dict[str, int] = {}
-        for one in sorted(folder.glob("*/input")) if folder.is_dir() else []:
+        for one in sorted(folder.glob("[a-z]*/input")) if folder.is_dir() else []:
             self.known[one.parent.name] = one.stat().st_size
 
-    def add(self, one: Finding) -> bool:
-        """Keep it; whether it is new, or shorter than what was known."""
-        data = encode(one.given)
-        if one.key in self.known and self.known[one.key] <= len(data):
+    def _keep(self, key: str, files: Mapping[str, bytes]) -> bool:
+        """Keep a finding of these files, whole; whether it is new, or shorter than what was known."""
+        data = files["input"]
+        if key in self.known and self.known[key] <= len(data):
             return False
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             new = Path(tempfile.mkdtemp(prefix=".new-", dir=self._folder))
+            for name, content in files.items():
+                (new / name).write_bytes(content)
+            new.chmod(0o755)
+            place, old = self._folder / key, self._folder / f".old-{key}"
+            shutil.rmtree(old, ignore_errors=True)
+            if place.exists():
+                os.replace(place, old)
+            os.replace(new, place)
+            shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
             raise HostError(f"a finding cannot be kept here ({error.strerror})", str(self._folder)) from None
+        self.known[key] = len(data)
+        return True
+
+
+class Findings(_Folder):
+    """Findings of a guest under test."""
+
+    def __init__(self, folder: Path, target: Target) -> None:
+        super().__init__(folder)
+        self._target = target
+
+    def add(self, one: Finding) -> bool:
+        """Keep it; whether it is new, or shorter than what was known."""
         told = {
             "oracle": one.oracle,
             "why": one.why,
@@ -172,18 +196,34 @@ class Findings:
             "target": self._target.name,
             "image": self._target.image.sha256,
         }
-        (new / "input").write_bytes(data)
-        (new / "input.txt").write_text(to_text(one.given), encoding="utf-8")
-        (new / "story.txt").write_text("\n".join(one.story) + "\n", encoding="utf-8")
-        (new / "finding.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-        (new / "replay.emurec").write_bytes(one.recording)
-        new.chmod(0o755)
-        place = self._folder / one.key
-        old = self._folder / f".old-{one.key}"
-        shutil.rmtree(old, ignore_errors=True)
-        if place.exists():
-            os.replace(place, old)
-        os.replace(new, place)
-        shutil.rmtree(old, ignore_errors=True)
-        self.known[one.key] = len(data)
-        return True
+        files = {
+            "input": encode(one.given),
+            "input.txt": to_text(one.given).encode(),
+            "story.txt": _text(one.story),
+            "finding.json": _json(told),
+            "replay.emurec": one.recording,
+        }
+        return self._keep(one.key, files)
+
+
+class HostFindings(_Folder):
+    """Findings of a host under test."""
+
+    def add(self, one: HostFinding) -> bool:
+        """Keep it; whether it is new, or shorter than what was known."""
+        lines = [format_sequence([operation]) for operation in one.sequence]
+        files = {
+            "input": operations.encode(one.sequence),
+            "input.txt": _text(lines),
+            "story.txt": _text(one.story),
+            "finding.json": _json({"oracle": one.judge, "why": one.why, "place": "", "cause": ""}),
+        }
+        return self._keep(one.key, files)
+
+
+def _text(lines: Iterable[str]) -> bytes:
+    return ("\n".join(lines) + "\n").encode("utf-8")
+
+
+def _json(told: Mapping[str, object]) -> bytes:
+    return (json.dumps(told, indent=1) + "\n").encode("utf-8")

@@ -7,6 +7,7 @@ In Linux: syz-fuzzer of syzkaller is the process of this kind.
 """
 
 import importlib
+import inspect
 import json
 import os
 import random
@@ -17,10 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from emu import data
+from emu.devices.steal_time import StealTime
 from emu.faults import HostError
-from emu.fuzz import findings, sweep
-from emu.fuzz.findings import Findings
+from emu.fuzz import findings, operations, sweep
+from emu.fuzz.findings import Findings, HostFindings
 from emu.fuzz.harness import MAP_SIZE, Harness
+from emu.fuzz.host import HostHarness, device_of
 from emu.fuzz.outcome import Failure
 from emu.fuzz.records import MOST_BYTES, encode
 from emu.fuzz.target import Target, beginning, target_of
@@ -51,6 +54,8 @@ class Enough(Exception):
 
 class Session:
     """Executes inputs, and keeps what they find."""
+
+    most_bytes = MOST_BYTES
 
     def __init__(self, job: Job, target: Target) -> None:
         self.job = job
@@ -144,14 +149,66 @@ class Session:
         os.replace(new, place)
 
 
-def _random(session: Session) -> None:
+class HostSession:
+    """Judges sequences, and keeps those that a host fails in."""
+
+    most_bytes = operations.MOST_BYTES
+
+    def __init__(self, job: Job) -> None:
+        asked = job.target
+        device = device_of(asked["device"]) if asked.get("device") else StealTime
+        self.job = job
+        self.harness = HostHarness(kvm=asked["kvm"], known=asked["known"], device=device)
+        self.findings = HostFindings(Path(job.out) / "findings")
+        self._looked_into: set[str] = set()
+        self._begun = self._next = time.monotonic()
+
+    def one(self, given: bytes) -> None:
+        """Judge what these bytes mean. Raises Enough where the job is done."""
+        found = self.harness.fails(given)
+        if found is not None:
+            # The same judge, operation and field once: what follows from one mistake is legion.
+            way = f"{found.judge} {found.difference.what}"
+            if way not in self._looked_into:
+                self._looked_into.add(way)
+                made = self.harness.finding(given)
+                if made is not None and self.findings.add(made):
+                    at = round(time.monotonic() - self._begun, 2)
+                    self.tell(finding=made.key, why=made.why, after=self.harness.executions, at=at)
+        if self.harness.executions % 16 == 0 or found is not None:
+            now, job = time.monotonic(), self.job
+            enough = (
+                (job.runs and self.harness.executions >= job.runs)
+                or (job.seconds and now - self._begun >= job.seconds)
+                or (job.first and self.findings.known)
+            )
+            if enough or now >= self._next:
+                self._next = now + _EVERY_S
+                self.tell()
+            if enough:
+                raise Enough
+
+    def sweep(self) -> None:
+        """There is none: a sequence of one operation is the smallest, and the engines begin with them."""
+
+    def tell(self, **more: Any) -> None:
+        """A line for whoever watches."""
+        seconds = round(time.monotonic() - self._begun, 2)
+        told = {"executions": self.harness.executions, "findings": len(self.findings.known), "seconds": seconds}
+        _say({**_NOTHING, **told, "known": self.harness.known, **more})
+
+    def cover(self) -> None:
+        """What it covers is our own code, which atheris looks at."""
+
+
+def _random(session: Session | HostSession) -> None:
     """Random bytes, and nothing learned: what the engines are measured against."""
     rng = random.Random(session.job.seed)
     while True:
-        session.one(rng.randbytes(rng.randrange(MOST_BYTES + 1)))
+        session.one(rng.randbytes(rng.randrange(session.most_bytes + 1)))
 
 
-def _hypothesis(session: Session) -> None:
+def _hypothesis(session: Session | HostSession) -> None:
     """Hypothesis draws inputs; it is there everywhere, learns nothing of coverage, and shrinks nothing here."""
     try:
         import hypothesis
@@ -170,14 +227,14 @@ def _hypothesis(session: Session) -> None:
             suppress_health_check=list(hypothesis.HealthCheck),
         )
         @hypothesis.seed(session.job.seed << 20 | number)
-        @hypothesis.given(strategies.binary(max_size=MOST_BYTES))
+        @hypothesis.given(strategies.binary(max_size=session.most_bytes))
         def drawn(given: bytes) -> None:
             session.one(given)
 
         drawn()
 
 
-def _atheris(session: Session) -> None:
+def _atheris(session: Session | HostSession) -> None:
     """libFuzzer, by the package `atheris`, led by the guest's own edges."""
     import ctypes
 
@@ -208,6 +265,9 @@ def _atheris(session: Session) -> None:
         "-verbosity=0",
     ]
     atheris.Setup(["emu-fuzz", *options, str(corpus)], one)
+    if isinstance(session, HostSession):
+        atheris.Fuzz()
+        return
     # libFuzzer counts what is between these two, as if a compiler had put it there; it wants a PC for each.
     library = ctypes.CDLL(core.__file__)
     begin = ctypes.addressof(session.harness.map)
@@ -218,11 +278,11 @@ def _atheris(session: Session) -> None:
     atheris.Fuzz()
 
 
-def _nothing(session: Session) -> None:
+def _nothing(session: Session | HostSession) -> None:
     """The sweep is all."""
 
 
-_ENGINES: dict[str, Callable[[Session], None]] = {
+_ENGINES: dict[str, Callable[[Session | HostSession], None]] = {
     ATHERIS: _atheris,
     HYPOTHESIS: _hypothesis,
     RANDOM: _random,
@@ -237,6 +297,21 @@ def _missing(package: str) -> SystemExit:
 def _say(told: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(told) + "\n")
     sys.stdout.flush()
+
+
+def _instrument() -> None:
+    """Let atheris see which branches of the devices and of the model are taken."""
+    try:
+        atheris = importlib.import_module("atheris")
+    except ImportError:
+        raise _missing("atheris") from None
+    for name in ("emu.devices.steal_time", "emu.devices.kvmclock", "emu.devices.async_pf", "emu.conform.model"):
+        module = importlib.import_module(name)
+        for one in vars(module).values():
+            if isinstance(one, type) and one.__module__ == name:
+                for word, function in list(vars(one).items()):
+                    if inspect.isfunction(function):
+                        setattr(one, word, atheris.instrument_func(function))
 
 
 def _before(job: Job, target: Target) -> bool:
@@ -269,10 +344,16 @@ _NOTHING: dict[str, Any] = {
 def main(words: list[str]) -> None:
     """Work on a job."""
     job = Job(**json.loads(words[0]))
-    target = target_of(job.target)
-    if job.number == 0 and _before(job, target):
-        return
-    session = Session(job, target)
+    session: Session | HostSession
+    if "kvm" in job.target:
+        if job.engine == ATHERIS:
+            _instrument()
+        session = HostSession(job)
+    else:
+        target = target_of(job.target)
+        if job.number == 0 and _before(job, target):
+            return
+        session = Session(job, target)
     try:
         if job.sweep:
             session.sweep()

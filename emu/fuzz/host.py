@@ -1,0 +1,113 @@
+"""A host under test: sequences of operations on one vCPU, judged by the specification's model and, where it is asked
+for, by real KVM; or a steal-time device of somebody's in the emulator's place.
+
+In Linux: tools/testing/selftests/kvm asks such questions one by one.
+"""
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import NamedTuple
+
+from emu.conform.shrink import shrink
+from emu.conform.text import format_sequence
+from emu.conform.verdict import Bench, Disagreement
+from emu.devices.steal_time import StealTime
+from emu.faults import HostError
+from emu.fuzz.operations import decode, encode
+from emu.kvm.operations import Operation
+
+RENEW_EVERY = 1000  # sequences: then one runs in a fresh VM
+
+
+class HostFinding(NamedTuple):
+    """A sequence of which `judge` does not do what the specification says; `story` says where."""
+
+    key: str
+    judge: str
+    why: str
+    sequence: tuple[Operation, ...]
+    story: tuple[str, ...]
+
+
+class HostHarness:
+    """Judges inputs. `kvm` asks real KVM, too, and `known` leaves out the differences of it that are known.
+
+    `executions` counts. Raises HostError where there is no KVM.
+    """
+
+    def __init__(self, *, kvm: bool, known: bool = True, device: type[StealTime] = StealTime) -> None:
+        self._bench = Bench(kvm=kvm, known=known, steal=device)
+        self.executions = 0
+        self.known: dict[str, int] = {}
+
+    def fails(self, data: bytes) -> Disagreement | None:
+        """The first disagreement about what these bytes mean, or None."""
+        return self.judge(decode(data))
+
+    def judge(self, sequence: list[Operation]) -> Disagreement | None:
+        """The same of a sequence."""
+        if self.executions % RENEW_EVERY == 0:
+            self._bench.renew()
+        self.executions += 1
+        verdict = self._bench.judge(sequence)
+        for one in verdict.known:
+            self.known[one] = self.known.get(one, 0) + 1
+        return verdict.disagreements[0] if verdict.disagreements else None
+
+    def finding(self, data: bytes) -> HostFinding | None:
+        """The shortest sequence that the same judge fails in, or None where these bytes do not fail again."""
+        first = self.fails(data)
+        if first is None:
+            return None
+
+        def fails(sequence: list[Operation]) -> bool:
+            again = self.judge(sequence)
+            return again is not None and again.judge == first.judge
+
+        short = shrink(decode(data), lambda sequence: _can_be_said(sequence) and fails(sequence))
+        found = self.judge(short)
+        if found is None:
+            return None
+        different = found.difference
+        at = "in the end" if different.at is None else f"at operation {different.at + 1}"
+        why = f"{found.judge}: {different.what}, {at}: {different.expected} is right, {different.found} was found"
+        kind = "end" if different.at is None else format_sequence([short[different.at]]).rsplit(" ", 1)[0]
+        shape = " ".join(type(one).__name__ for one in short)
+        key = f"{found.judge.split()[0]}-{hashlib.sha256(f'{kind} {shape}'.encode()).hexdigest()[:8]}"
+        text = format_sequence(short)
+        story = [f"{number}. {format_sequence([one])}" for number, one in enumerate(short, 1)]
+        story += [f"=> {why}", f"again: emu conform --sequence '{text}'"]
+        return HostFinding(key, found.judge, why, tuple(short), tuple(story))
+
+    def close(self) -> None:
+        """Give the VM back."""
+        self._bench.close()
+
+
+def _can_be_said(sequence: list[Operation]) -> bool:
+    try:
+        encode(sequence)
+    except HostError:
+        return False
+    return True
+
+
+def device_of(word: str) -> type[StealTime]:
+    """The class that FILE.py:CLASS names. The file is executed. Raises HostError where it names none that will do."""
+    file, colon, name = word.rpartition(":")
+    path = Path(file)
+    if not colon or not path.is_file():
+        raise HostError("there is no such file", word, "write it as FILE.py:CLASS")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise HostError("this is no Python file", file, "write it as FILE.py:CLASS")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise HostError(f"this file cannot be executed ({type(error).__name__}: {error})", file) from None
+    found = getattr(module, name, None)
+    if not isinstance(found, type) or not issubclass(found, StealTime):
+        raise HostError(f"there is no device {name!r} in it", file, "derive one from emu.devices.steal_time.StealTime")
+    return found
