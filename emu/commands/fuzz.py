@@ -18,11 +18,14 @@ from emu.commands.flags import Once, Parser
 from emu.commands.interruption import interruption
 from emu.commands.output_file import output_file
 from emu.commands.progress import Ticker, wanted
+from emu.conform.text import format_sequence, parse_sequence
 from emu.faults import HostError, escaped
-from emu.fuzz import campaign, coverage, findings, records, seeds
+from emu.fuzz import campaign, coverage, findings, operations, records, seeds
 from emu.fuzz.campaign import State
 from emu.fuzz.harness import Harness
+from emu.fuzz.host import HostHarness
 from emu.fuzz.outcome import ORACLES
+from emu.fuzz.own_device import device_of
 from emu.fuzz.records import HOSTS, ODD_HOST
 from emu.fuzz.target import Target, target_of
 from emu.fuzz.worker import AFL, ATHERIS, HYPOTHESIS, RANDOM, SWEEP, Job
@@ -36,6 +39,7 @@ _INDENT: dict[str, Any] = {"initial_indent": "  ", "subsequent_indent": "  "}
 
 _EPILOG = """ways:
   emu fuzz guest TARGET         look for a schedule of the host that breaks it
+  emu fuzz host                 look for what a host does not get right
   emu fuzz replay FINDING       run a finding again, and record it
   emu fuzz shrink INPUT TARGET  the shortest input that fails in the same way
   emu fuzz decode INPUT         an input as lines
@@ -50,6 +54,20 @@ _HOSTS = """hosts:
   odd      keeps it, in ways KVM never would: versions about to wrap, steal at
            the borders of its halves, bytes that mean nothing (the default)
   hostile  keeps nothing; only what no host may bring about is a finding
+"""
+_HOST_EPILOG = """A sequence is one to eight operations: RDMSR, WRMSR, CPUID, loads and stores of
+a guest; entries, save and restore, INIT from outside. The specification's model
+says what each must come to.
+
+  emu fuzz host
+  emu fuzz host --judge kvm --time 10m
+  emu fuzz host --device mine.py:StealTime
+
+The device is a class derived from emu.devices.steal_time.StealTime; its file is
+code, and runs as you do. Of each finding there is the shortest sequence, and
+the command that does it again.
+
+exit status: 0 nothing found; 1 something found; 2 bad input; 130 Ctrl-C
 """
 _GUEST_EPILOG = f"""{_HOSTS}
 TARGET is a guest as for `emu run`, or a TOML file with the keys guest, host,
@@ -73,6 +91,7 @@ def main(arguments: list[str]) -> int:
     """Run `emu fuzz` with these words."""
     ways: dict[str, Callable[[list[str]], int]] = {
         "guest": _guest,
+        "host": _host_under_test,
         "replay": _replay,
         "shrink": _shrink,
         "decode": _decode,
@@ -101,43 +120,81 @@ def _guest(arguments: list[str]) -> int:
     )
     parser.add_argument("target", metavar="TARGET")
     _add_target(parser)
-    parser.add_argument(
-        "--engine", action=Once, metavar="NAME", help=f"{', '.join(_ENGINES)} (default: the best there is)"
-    )
-    parser.add_argument(
-        "--time", action=Once, metavar="T", help="end after this long, such as 90s or 10m (default: 60s)"
-    )
-    parser.add_argument("--runs", action=Once, metavar="N", help="end after so many executions")
-    parser.add_argument("-j", "--jobs", action=Once, metavar="N", help="so many processes (default: 1)")
-    parser.add_argument("--seed", action=Once, metavar="N", help="of whatever is left to chance (default: 0)")
-    parser.add_argument("--out", action=Once, metavar="DIR", help="where everything is kept (default: fuzz-TARGET)")
-    parser.add_argument("--exit-on-first", action="store_true", help="end with the first finding")
-    parser.add_argument("--no-sweep", action="store_true", help="leave the short schedules to chance as well")
-    parser.add_argument("--json", action="store_true", help="the report as JSON")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress line")
+    _add_campaign(parser, "fuzz-TARGET")
     parsed = parser.parse(arguments)
     table = _table(parsed)
     target = target_of(table)
     if not findings.before(target, data.source_text):
         Harness(target)  # whatever cannot be used is told before anything is started
+    out = Path(parsed.out or f"fuzz-{Path(parsed.target).stem}")
+
+    def report(engine: str, state: State) -> int:
+        return _report(parsed, target, out, engine, state)
+
+    return _campaign(parsed, table, out, report, sweep=not parsed.no_sweep)
+
+
+def _host_under_test(arguments: list[str]) -> int:
+    parser = Parser(
+        "fuzz host",
+        "Look for a sequence of a guest's operations in which a host does not do what the specification says.",
+        _HOST_EPILOG,
+        "emu fuzz host [options]",
+    )
+    parser.add_argument("--judge", action=Once, metavar="NAME", help="kvm: real KVM is under test as well")
+    parser.add_argument("--no-known", action="store_true", help="known differences of KVM are findings, too")
+    parser.add_argument("--device", action=Once, metavar="FILE.py:CLASS", help="this steal-time device is under test")
+    _add_campaign(parser, "fuzz-host")
+    parsed = parser.parse(arguments)
+    if parsed.judge not in (None, "kvm"):
+        raise HostError(f"there is no judge {parsed.judge!r}", "--judge", "there is: kvm")
+    if parsed.device is not None:
+        device_of(parsed.device)
+    table = {"kvm": parsed.judge is not None, "known": not parsed.no_known, "device": parsed.device}
+    if parsed.engine == AFL:
+        raise HostError("AFL++ leads guests alone", "--engine", f"choose {ATHERIS} or {HYPOTHESIS}")
+    if table["kvm"]:
+        HostHarness(kvm=True).close()  # that there is none is told before anything is started
+    out = Path(parsed.out or "fuzz-host")
+    who = parsed.device or ("KVM and the emulator" if table["kvm"] else "the emulator")
+
+    def report(engine: str, state: State) -> int:
+        known = campaign.findings(out)
+        if parsed.json:
+            print(json.dumps({"host": who, "engine": engine, **state._asdict(), "findings": known}))
+            return 1 if known else 0
+        speed = state.executions / max(state.seconds, 0.1)
+        told = [f"{who}: {state.executions:,} sequences in {state.seconds:.1f} s ({speed:,.0f}/s), engine {engine}"]
+        told += _swept(state)
+        told += [] if known else ["", "nothing was found"]
+        for one in known:
+            story = (out / "findings" / one["key"] / "story.txt").read_text(encoding="utf-8")
+            told += ["", one["key"], *(f"  {line}" for line in story.splitlines())]
+        print("\n".join(escaped(line) for line in told))
+        return 1 if known else 0
+
+    return _campaign(parsed, table, out, report, sweep=not parsed.no_sweep)
+
+
+def _campaign(
+    parsed: Any, table: dict[str, Any], out: Path, report: Callable[[str, State], int], *, sweep: bool
+) -> int:
+    """Run a campaign in `out`, and report; after Ctrl-C as well."""
     engine = parsed.engine or campaign.default_engine()
     if engine not in _ENGINES:
         raise HostError(f"there is no engine {engine!r}", "--engine", did_you_mean(engine, _ENGINES))
     runs, seconds = _count(parsed.runs, "--runs", 0), _seconds(parsed.time)
     if seconds is None:
         seconds = 0 if runs else 60
-    out = Path(parsed.out or f"fuzz-{Path(parsed.target).stem}")
-    seed = _count(parsed.seed, "--seed", 0)
-    job = Job(table, str(out), engine, seed, seconds, runs, parsed.exit_on_first, not parsed.no_sweep)
+    seed, jobs = _count(parsed.seed, "--seed", 0), max(_count(parsed.jobs, "--jobs", 1), 1)
+    job = Job(table, str(out), engine, seed, seconds, runs, parsed.exit_on_first, sweep)
     ticker = Ticker(sys.stderr, enabled=not parsed.quiet and wanted(sys.stderr, sys.stdout))
-    jobs = max(_count(parsed.jobs, "--jobs", 1), 1)
+    last: list[State] = []
 
     def found(line: dict[str, Any]) -> None:
         if not parsed.json:
             ticker.clear()
             print(escaped(f"found after {line['after']:,} executions, {line['at']} s: {line['why']}"), flush=True)
-
-    last: list[State] = []
 
     def told(state: State) -> None:
         last[:] = [state]
@@ -145,15 +202,15 @@ def _guest(arguments: list[str]) -> int:
 
     try:
         with interruption() as check:
-            last[:] = [campaign.run(job, jobs, told, found, check)]
+            state = campaign.run(job, jobs, told, found, check)
     except KeyboardInterrupt:
         ticker.clear()
         if last:
-            _report(parsed, target, out, engine, last[0])
+            report(engine, last[0])
         raise
     finally:
         ticker.clear()
-    return _report(parsed, target, out, engine, last[0])
+    return report(engine, state)
 
 
 def _live(state: State) -> str:
@@ -193,6 +250,13 @@ def _report(parsed: Any, target: Target, out: Path, engine: str, state: State) -
     return 1 if known else 0
 
 
+def _swept(state: State) -> list[str]:
+    if not state.swept:
+        return []
+    told = [f"  {size:7,}  {name}" for name, size in state.swept]
+    return ["all of these were tried, none left to chance:", *told]
+
+
 def _lines(
     target: Target, out: Path, engine: str, state: State, lines: tuple[int, int], known: list[dict[str, Any]]
 ) -> list[str]:
@@ -201,9 +265,7 @@ def _lines(
         f"{target.name}, under a host that is {target.host}: {state.executions:,} executions in {state.seconds:.1f} s"
         f" ({speed:,.0f}/s), engine {engine}{'' if state.native else ', without the callbacks in C'}",
     ]
-    if state.swept:
-        told.append("all of these were tried, none left to chance:")
-        told += [f"  {size:7,}  {name}" for name, size in state.swept]
+    told += _swept(state)
     if state.exactly:
         told.append(f"{state.exactly:,} executions needed the whole machine, which is slower")
     if state.deaths:
@@ -301,9 +363,13 @@ def _decode(arguments: list[str]) -> int:
     )
     parser.add_argument("input", metavar="INPUT")
     _add_host(parser)
+    parser.add_argument("--operations", action="store_true", help="it is an input of `emu fuzz host`")
     parsed = parser.parse(arguments)
-    given = records.decode(_input(Path(parsed.input)), _host(parsed.host))
-    print(records.to_text(given), end="")
+    content = _input(Path(parsed.input))
+    if parsed.operations:
+        print("\n".join(format_sequence([one]) for one in operations.decode(content)))
+        return 0
+    print(records.to_text(records.decode(content, _host(parsed.host))), end="")
     return 0
 
 
@@ -317,12 +383,17 @@ def _encode(arguments: list[str]) -> int:
     )
     parser.add_argument("lines", metavar="LINES")
     parser.add_argument("-o", "--output", action=Once, metavar="FILE", help="the input (default: LINES.input)")
+    parser.add_argument("--operations", action="store_true", help="it is to be an input of `emu fuzz host`")
     parsed = parser.parse(arguments)
     try:
         text = _input(Path(parsed.lines)).decode("utf-8")
     except UnicodeDecodeError:
         raise HostError("this is no text", parsed.lines) from None
-    content = records.encode(records.from_text(text, parsed.lines))
+    if parsed.operations:
+        lines = [line.partition("#")[0].strip() for line in text.splitlines()]
+        content = operations.encode(parse_sequence(";".join(lines)))
+    else:
+        content = records.encode(records.from_text(text, parsed.lines))
     place = parsed.output or f"{parsed.lines}.input"
     with output_file(place, "-o", [parsed.lines]) as file:
         file.write(content)
@@ -354,6 +425,20 @@ def _seeds(arguments: list[str]) -> int:
             file.write(content)
         print(escaped(f"{len(content)} bytes: {out / name}"))
     return 0
+
+
+def _add_campaign(parser: Parser, folder: str) -> None:
+    engines = ", ".join(_ENGINES)
+    parser.add_argument("--engine", action=Once, metavar="NAME", help=f"{engines} (default: the best there is)")
+    parser.add_argument("--time", action=Once, metavar="T", help="end after so long: 90s, 10m, 2h (default: 60s)")
+    parser.add_argument("--runs", action=Once, metavar="N", help="end after so many executions")
+    parser.add_argument("-j", "--jobs", action=Once, metavar="N", help="so many processes (default: 1)")
+    parser.add_argument("--seed", action=Once, metavar="N", help="of whatever is left to chance (default: 0)")
+    parser.add_argument("--out", action=Once, metavar="DIR", help=f"where everything is kept (default: {folder})")
+    parser.add_argument("--no-sweep", action="store_true", help="leave what is short to chance as well")
+    parser.add_argument("--exit-on-first", action="store_true", help="end with the first finding")
+    parser.add_argument("--json", action="store_true", help="the report as JSON")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress line")
 
 
 # --- words -----------------------------------------------------------------------------------------------------------
@@ -411,6 +496,8 @@ def _toml(path: Path) -> dict[str, Any]:
 def _finding_of(path: Path) -> dict[str, str]:
     try:
         told = json.loads(_input(path / "finding.json"))
+        if "target" not in told and (path / "story.txt").is_file():
+            raise HostError("this is a sequence for a host", str(path), "its story.txt says how to do it again")
         return {"target": str(told["target"]), "host": str(told["host"])}
     except (ValueError, KeyError, TypeError):
         raise HostError("this is no finding", str(path), "name a folder of findings/") from None

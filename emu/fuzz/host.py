@@ -5,8 +5,6 @@ In Linux: tools/testing/selftests/kvm asks such questions one by one.
 """
 
 import hashlib
-import importlib.util
-from pathlib import Path
 from typing import NamedTuple
 
 from emu.conform.shrink import shrink
@@ -15,6 +13,7 @@ from emu.conform.verdict import Bench, Disagreement
 from emu.devices.steal_time import StealTime
 from emu.faults import HostError
 from emu.fuzz.operations import decode, encode
+from emu.fuzz.own_device import watched
 from emu.kvm.operations import Operation
 
 RENEW_EVERY = 1000  # sequences: then one runs in a fresh VM
@@ -37,7 +36,7 @@ class HostHarness:
     """
 
     def __init__(self, *, kvm: bool, known: bool = True, device: type[StealTime] = StealTime) -> None:
-        self._bench = Bench(kvm=kvm, known=known, steal=device)
+        self._bench = Bench(kvm=kvm, known=known, steal=watched(device))
         self.executions = 0
         self.known: dict[str, int] = {}
 
@@ -91,23 +90,3 @@ def _can_be_said(sequence: list[Operation]) -> bool:
     except HostError:
         return False
     return True
-
-
-def device_of(word: str) -> type[StealTime]:
-    """The class that FILE.py:CLASS names. The file is executed. Raises HostError where it names none that will do."""
-    file, colon, name = word.rpartition(":")
-    path = Path(file)
-    if not colon or not path.is_file():
-        raise HostError("there is no such file", word, "write it as FILE.py:CLASS")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise HostError("this is no Python file", file, "write it as FILE.py:CLASS")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise HostError(f"this file cannot be executed ({type(error).__name__}: {error})", file) from None
-    found = getattr(module, name, None)
-    if not isinstance(found, type) or not issubclass(found, StealTime):
-        raise HostError(f"there is no device {name!r} in it", file, "derive one from emu.devices.steal_time.StealTime")
-    return found

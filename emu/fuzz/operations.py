@@ -2,15 +2,17 @@
 
 Every byte string is an input: records of sixteen bytes, at most eight; what is missing of the last is zero. A record
 is `what`, `which`, `size`, `how`, an address of 32 bits and a value of 64, little-endian. Where `how` has bit 0, the
-value is what it says; else it is built of pieces that matter: its lowest byte chooses a place, the next is added, and
-the third flips a bit. Where `how` has bit 1, the number of an MSR or leaf, and the address of an access, are what the
-address says; else `which` chooses one. What would hit the program that executes a sequence is moved aside.
+value is what it says; else it is built of pieces that matter: its lowest byte chooses a place, the next says whether
+bit 0 is set or, from 192 on, which low bits are, and the third flips a bit from 192 on. Where `how` has bit 1, the
+number of an MSR or leaf, and the address of an access, are what the address says; else `which` chooses one, of
+accesses mostly a field of an area. What would hit the program that executes a sequence is moved aside.
 
 In Linux: syzkaller's descriptions in sys/linux/dev_kvm.txt.
 """
 
+import itertools
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from emu import abi
 from emu.conform.generate import LEAVES, MOST_OPERATIONS, MSRS, OUTSIDE, PLACES, RARE, SMALL, STORED
@@ -26,7 +28,18 @@ _MASK64 = (1 << 64) - 1
 _WHAT = ("wrmsr", "rdmsr", "reenter", "wrmsr", "load", "store", "memory", "cpuid", "reset", "save-restore")
 _ALL_MSRS = tuple(dict.fromkeys((*MSRS, *RARE)))
 _SIZES = (8, 4, 2, 1)
+_STEAL_FIELDS = (
+    *((abi.KVM_STEAL_TIME_VERSION, 4), (abi.KVM_STEAL_TIME_STEAL, 8), (abi.KVM_STEAL_TIME_FLAGS, 4)),
+    (abi.KVM_STEAL_TIME_PREEMPTED, 1),
+)
+# Fields of areas as they are registered most; what is stored there the host finds.
+_FIELDS = tuple(
+    (area + offset, size)
+    for area in dict.fromkeys(one for one in PLACES[abi.MSR_KVM_STEAL_TIME])
+    for offset, size in _STEAL_FIELDS
+)
 _LOOKED_AT = 64
+_SELDOM = 192  # of a byte: from here on it says something strange
 _NEAR = 4096  # so far below and above a place an area would lie in part over what is not a sequence's own
 
 
@@ -67,7 +80,10 @@ def _operation(what: int, which: int, size: int, how: int, address: int, value: 
     if name == "memory":
         return operations.Memory(ARENA_GPA + address % (ARENA_SIZE - _LOOKED_AT + 1), _LOOKED_AT)
     length = _SIZES[size % len(_SIZES)]
-    gpa = _own_place(address if how & _RAW_ADDRESS else ARENA_GPA + which * 4, length)
+    gpa = address if how & _RAW_ADDRESS else ARENA_GPA + which * 4
+    if not how & _RAW_ADDRESS and which < 4 * len(_FIELDS):
+        gpa, length = _FIELDS[which % len(_FIELDS)]
+    gpa = _own_place(gpa, length)
     if name == "load":
         return operations.Load(gpa, length)
     stored = value if how & _RAW_VALUE else STORED[value % len(STORED)]
@@ -96,9 +112,9 @@ def _record(one: Operation) -> bytes:
 def _built(msr: int, value: int) -> int:
     """A value of pieces: a place for such an area, or a number that matters; low bits; one bit flipped."""
     places = (*PLACES.get(msr, ()), *SMALL, *OUTSIDE)
-    found = places[(value & 0xFF) % len(places)] | value >> 8 & 0xFF
-    flip = value >> 16 & 0xFF
-    return found ^ (1 << flip - 1) if 0 < flip <= 64 else found
+    low, flip = value >> 8 & 0xFF, value >> 16 & 0xFF
+    found = places[(value & 0xFF) % len(places)] | (low if low >= _SELDOM else (1, 1, 1, 0)[low % 4])
+    return found ^ (1 << flip - _SELDOM) if flip >= _SELDOM else found
 
 
 def _own_msr(msr: int) -> int:
@@ -122,3 +138,26 @@ def _own_place(gpa: int, size: int) -> int:
     if gpa == RAM_SIZE + abi.LARGE_PAGE_SIZE:  # nothing is mapped there
         return gpa
     return ARENA_GPA + gpa % (ARENA_SIZE - 8)
+
+
+def short_sequences() -> Iterator[tuple[str, int, Iterator[list[Operation]]]]:
+    """Families of short sequences about steal time that are gone through completely: name, size, sequences."""
+    area, other = ARENA_GPA, ARENA_GPA + abi.KVM_STEAL_TIME_SIZE
+    steal = abi.MSR_KVM_STEAL_TIME
+    version, told = area + abi.KVM_STEAL_TIME_VERSION, area + abi.KVM_STEAL_TIME_STEAL
+    alphabet: list[Operation] = [
+        *(operations.Wrmsr(steal, value) for value in (area | 1, other | 1, area, area | 2, 1 << 52 | 1, 1, 0)),
+        operations.Rdmsr(steal),
+        *(operations.Store(version, value, 4) for value in (1, 0xFFFFFFFE, 0xFFFFFFFF)),
+        operations.Store(told, _MASK64, 8),
+        operations.Store(area + abi.KVM_STEAL_TIME_PREEMPTED, 1, 1),
+        operations.Store(area + abi.KVM_STEAL_TIME_FLAGS, 7, 4),
+        *(operations.Reenter(), operations.Reset(), operations.SaveRestore()),
+    ]
+    every = [operations.Cpuid(leaf) for leaf in LEAVES] + [
+        one for msr in _ALL_MSRS for one in (operations.Rdmsr(msr), operations.Wrmsr(msr, 1), operations.Wrmsr(msr, 2))
+    ]
+    yield "one operation", len(every), ([one] for one in every)
+    for length in (1, 2, 3):
+        sequences = (list(some) for some in itertools.product(alphabet, repeat=length))
+        yield f"{length} operations on steal time", len(alphabet) ** length, sequences

@@ -23,8 +23,9 @@ from emu.faults import HostError
 from emu.fuzz import findings, operations, sweep
 from emu.fuzz.findings import Findings, HostFindings
 from emu.fuzz.harness import MAP_SIZE, Harness
-from emu.fuzz.host import HostHarness, device_of
+from emu.fuzz.host import HostHarness
 from emu.fuzz.outcome import Failure
+from emu.fuzz.own_device import device_of
 from emu.fuzz.records import MOST_BYTES, encode
 from emu.fuzz.target import Target, beginning, target_of
 
@@ -160,6 +161,7 @@ class HostSession:
         self.job = job
         self.harness = HostHarness(kvm=asked["kvm"], known=asked["known"], device=device)
         self.findings = HostFindings(Path(job.out) / "findings")
+        self.swept: list[tuple[str, int]] = []
         self._looked_into: set[str] = set()
         self._begun = self._next = time.monotonic()
 
@@ -189,13 +191,18 @@ class HostSession:
                 raise Enough
 
     def sweep(self) -> None:
-        """There is none: a sequence of one operation is the smallest, and the engines begin with them."""
+        """Go through the short sequences, all of them."""
+        for name, size, sequences in operations.short_sequences():
+            for sequence in sequences:
+                self.one(operations.encode(sequence))
+            self.swept.append((name, size))
+            self.tell()
 
     def tell(self, **more: Any) -> None:
         """A line for whoever watches."""
         seconds = round(time.monotonic() - self._begun, 2)
         told = {"executions": self.harness.executions, "findings": len(self.findings.known), "seconds": seconds}
-        _say({**_NOTHING, **told, "known": self.harness.known, **more})
+        _say({**_NOTHING, **told, "swept": self.swept, "known": self.harness.known, **more})
 
     def cover(self) -> None:
         """What it covers is our own code, which atheris looks at."""
