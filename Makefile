@@ -11,7 +11,7 @@ GUEST_SOURCES := $(wildcard guests/*.S guests/*.c guests/*.ld guests/include/*.h
 GUEST_BUILDER := emu/toolchain.py emu/compiler.py emu/data.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench prove-determinism prove-slicing prove-conform prove-hostile prove-walk prove-explore prove-grade guests lint reference wheel clean
+.PHONY: help run test bench prove-determinism prove-slicing prove-conform prove-hostile prove-walk prove-explore prove-grade bench-fuzz guests lint reference wheel clean
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -50,6 +50,9 @@ prove-explore: guests/build/.done $(VENV)/.dev ## every reader with up to three 
 
 prove-grade: $(VENV)/.dev ## 200 submissions, right, wrong and hostile: every verdict, the time, the memory, the same bytes
 	@$(BIN)/python -m tests.classroom
+
+bench-fuzz: guests/build/.done $(VENV)/.dev ## planted bugs: how soon each fuzzing engine finds them, over ten seeds
+	@$(BIN)/python -m tests.fuzz
 
 lint: $(VENV)/.dev ## check style and types
 	@$(BIN)/python -m ruff check .

@@ -1,0 +1,84 @@
+"""`make bench-fuzz`: planted bugs, and how soon each engine finds them, side by side.
+
+Magma's way: of each bug one build has it and the clean one has not. Median over the seeds of executions and of
+seconds, from the start of a worker to the first finding; misses are seeds that found nothing within the bound.
+"""
+
+import argparse
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.fuzz.test_host import WRONG, device
+from tests.fuzz.test_planted import PLANTED
+
+ENGINES = (("sweep first", "atheris", True), *((one, one, False) for one in ("atheris", "hypothesis", "random")))
+
+
+def one(target: dict[str, Any], engine: str, seed: int, seconds: float, *, sweep: bool) -> tuple[int, float] | None:
+    """Executions and seconds to the first finding, or None."""
+    out = tempfile.mkdtemp()
+    job: dict[str, Any] = {
+        "target": target,
+        "out": out,
+        "engine": engine,
+        "seed": seed,
+        "seconds": seconds,
+        "first": True,
+        "sweep": sweep,
+    }
+    begun = time.monotonic()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "emu.fuzz.worker", json.dumps(job)], capture_output=True, text=True, check=False
+        )
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    found = [line for line in lines if "finding" in line]
+    return (found[0]["after"], time.monotonic() - begun) if found else None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--only", default="")
+    parsed = parser.parse_args()
+    where = Path(tempfile.mkdtemp())
+    targets: dict[str, dict[str, Any]] = {}
+    for name in PLANTED:
+        targets[f"guest {name}"] = {"guest": f"readers/{name}"}
+    for name in WRONG:
+        (where / name).mkdir()
+        targets[f"host {name}"] = {"kvm": False, "known": True, "device": device(where / name, name)}
+    print(f"{parsed.seeds} seeds, at most {parsed.seconds:g} s each: median executions, median seconds (misses)")
+    print(f"{'':24}" + "".join(f"{title:>26}" for title, _, _ in ENGINES), flush=True)
+    missed = 0
+    for title, target in targets.items():
+        if parsed.only not in title:
+            continue
+        cells = []
+        for _, engine, sweep in ENGINES:
+            done = [one(target, engine, seed, parsed.seconds, sweep=sweep) for seed in range(parsed.seeds)]
+            found = [each for each in done if each is not None]
+            misses = len(done) - len(found)
+            missed += misses if sweep else 0
+            if found:
+                executions, seconds = (statistics.median(each[at] for each in found) for at in (0, 1))
+                cells.append(f"{executions:,.0f}  {seconds:.2f} s ({misses})")
+            else:
+                cells.append(f"none ({misses})")
+        print(f"{title:24}" + "".join(f"{cell:>26}" for cell in cells), flush=True)
+    shutil.rmtree(where, ignore_errors=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,148 @@
+"""A host under test: operations as bytes, devices with a bug each, and real KVM."""
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emu import data
+from emu.__main__ import main
+from emu.conform import generate
+from emu.conform.text import parse_sequence
+from emu.faults import HostError
+from emu.fuzz import operations
+from emu.fuzz.host import HostHarness
+from emu.fuzz.operations import MOST_BYTES, decode, encode, short_sequences
+from emu.fuzz.own_device import device_of
+from emu.kvm.operations import PAGES, RAM_SIZE, Load, Store, Wrmsr
+
+DEVICE = data.assignment_dirs()["steal-device"]
+WRONG = sorted(path.name for path in (DEVICE / "wrong").iterdir())
+
+
+def device(tmp_path: Path, name: str) -> str:
+    """FILE.py:CLASS of the solution, or of a wrong variant, beside the file that it is given."""
+    source = DEVICE / "solution" if name == "solution" else DEVICE / "wrong" / name
+    shutil.copy(source / "steal_time.py", tmp_path)
+    shutil.copy(DEVICE / "student" / "interface.py", tmp_path)
+    return f"{tmp_path}/steal_time.py:StealTime"
+
+
+def first_in_sweep(harness: HostHarness) -> tuple[int, str] | None:
+    number = 0
+    for _, _, sequences in short_sequences():
+        for sequence in sequences:
+            number += 1
+            if (found := harness.judge(sequence)) is not None:
+                return number, str(found)
+    return None
+
+
+@given(st.binary(max_size=MOST_BYTES + 9))
+def test_every_byte_string_is_a_sequence_that_can_be_said_again(data: bytes) -> None:
+    sequence = decode(data)
+    assert 1 <= len(sequence) <= generate.MOST_OPERATIONS
+    assert decode(encode(sequence)) == sequence
+
+
+@given(st.binary(max_size=MOST_BYTES))
+def test_sequence_stays_within_what_is_its_own(data: bytes) -> None:
+    """Else it would hit the program that executes it on real KVM."""
+    for one in decode(data):
+        if isinstance(one, Load | Store) and one.gpa < RAM_SIZE:
+            assert any(first <= one.gpa <= first + size - one.size for first, size in PAGES)
+        if isinstance(one, Wrmsr) and 256 <= one.value < RAM_SIZE + 4096:
+            assert any(first <= one.value < first + size for first, size in PAGES)
+
+
+def test_short_sequences_are_as_many_as_is_said_and_can_be_said() -> None:
+    for name, size, sequences in short_sequences():
+        some = list(sequences)
+        assert len(some) == size, name
+        for one in random.Random(0).sample(some, min(size, 200)):
+            assert decode(encode(one)) == one
+
+
+def test_sequence_that_no_input_means_is_refused() -> None:
+    for text in ("store 0x300000 1 8", "; ".join(["reenter"] * 9), "rdmsr 0x10"):
+        with pytest.raises(HostError, match="no input means this sequence"):
+            encode(parse_sequence(text))
+
+
+def test_nothing_is_found_of_the_emulator_and_of_a_device_that_is_right(tmp_path: Path) -> None:
+    assert first_in_sweep(HostHarness(kvm=False)) is None
+    assert first_in_sweep(HostHarness(kvm=False, device=device_of(device(tmp_path, "solution")))) is None
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_planted_bug_of_a_device_is_found_among_the_short_sequences(name: str, tmp_path: Path) -> None:
+    found = first_in_sweep(HostHarness(kvm=False, device=device_of(device(tmp_path, name))))
+    assert found is not None
+    number, told = found
+    assert number < 1000, told
+
+
+def test_finding_is_the_shortest_sequence_and_how_to_do_it_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["fuzz", "host", "--device", device(tmp_path, "told-twice"), "--engine", "random", "--no-sweep", "-q"]
+    assert main([*words, "--runs", "20000", "--exit-on-first"]) == 1
+    out = capsys.readouterr().out
+    assert "wrmsr STEAL_TIME" in out and "is right" in out
+    (place,) = (tmp_path / "fuzz-host" / "findings").iterdir()
+    lines = (place / "input.txt").read_text().splitlines()
+    assert 1 <= len(lines) <= 4
+    assert main(["fuzz", "decode", "--operations", str(place / "input")]) == 0
+    assert capsys.readouterr().out.splitlines() == lines
+    (tmp_path / "lines").write_text("\n".join(lines))
+    assert main(["fuzz", "encode", "--operations", "lines", "-o", "again"]) == 0
+    assert (tmp_path / "again").read_bytes() == (place / "input").read_bytes()
+    assert main(["fuzz", "replay", str(place)]) == 2  # its story says how
+
+
+def test_campaign_without_a_finding_ends_with_status_0(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["fuzz", "host", "--engine", "sweep", "--json", "-q"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["findings"] == [] and sum(size for _, size in told["swept"]) == told["executions"]
+
+
+@pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="/dev/kvm cannot be used here")
+def test_known_differences_of_real_kvm_are_findings_only_where_that_is_asked_for() -> None:
+    sequence = parse_sequence("wrmsr ASYNC_PF_EN 0x800000000000009; rdmsr ASYNC_PF_EN")
+    with_known, without = HostHarness(kvm=True), HostHarness(kvm=True, known=False)
+    try:
+        assert with_known.judge(sequence) is None and with_known.known
+        found = without.judge(sequence)
+    finally:
+        with_known.close()
+        without.close()
+    assert found is None or "ASYNC_PF_EN" in found.difference.what  # a KVM may have mended it
+
+
+@pytest.mark.parametrize(
+    ("content", "word", "message"),
+    [
+        ("", "x.py", "there is no such file"),
+        ("", "x.py:StealTime", "there is no device 'StealTime' in it"),
+        ("1/0", "x.py:StealTime", "this file cannot be executed"),
+        ("class StealTime:\n    pass\n", "x.py:StealTime", "there is no device"),
+    ],
+)
+def test_device_that_will_not_do_is_named(content: str, word: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "x.py").write_text(content)
+    with pytest.raises(HostError, match=message):
+        device_of(f"{tmp_path}/{word}")
+
+
+def test_places_of_fields_are_in_the_pages() -> None:
+    for gpa, size in operations._FIELDS:
+        assert operations._own_place(gpa, size) == gpa or gpa < RAM_SIZE
