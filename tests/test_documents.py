@@ -98,6 +98,11 @@ def test_command_line_shown_is_understood(command, tmp_path, monkeypatch, capsys
         if words[1:]:
             module._parser().parse(words[1:])
         return
+    if words[0] == "fuzz":
+        if words[2:]:
+            module = importlib.import_module("emu.commands.fuzz")
+            getattr(module, f"_{words[1]}_parser")().parse(words[2:])
+        return
     if words[0] != "run":
         # These do their work while they read: let them, on files that are there, with nothing to be built.
         monkeypatch.setattr(toolchain, "build", lambda *_, **__: None)

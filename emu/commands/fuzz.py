@@ -111,7 +111,7 @@ def main(arguments: list[str]) -> int:
 # --- a campaign ------------------------------------------------------------------------------------------------------
 
 
-def _guest(arguments: list[str]) -> int:
+def _guest_parser() -> Parser:
     parser = Parser(
         "fuzz guest",
         "Look for a schedule of the host that breaks a guest: all short ones, then as an engine leads.",
@@ -121,7 +121,11 @@ def _guest(arguments: list[str]) -> int:
     parser.add_argument("target", metavar="TARGET")
     _add_target(parser)
     _add_campaign(parser, "fuzz-TARGET")
-    parsed = parser.parse(arguments)
+    return parser
+
+
+def _guest(arguments: list[str]) -> int:
+    parsed = _guest_parser().parse(arguments)
     table = _table(parsed)
     target = target_of(table)
     if not findings.before(target, data.source_text):
@@ -134,7 +138,7 @@ def _guest(arguments: list[str]) -> int:
     return _campaign(parsed, table, out, report, sweep=not parsed.no_sweep)
 
 
-def _host_under_test(arguments: list[str]) -> int:
+def _host_parser() -> Parser:
     parser = Parser(
         "fuzz host",
         "Look for a sequence of a guest's operations in which a host does not do what the specification says.",
@@ -145,7 +149,11 @@ def _host_under_test(arguments: list[str]) -> int:
     parser.add_argument("--no-known", action="store_true", help="known differences of KVM are findings, too")
     parser.add_argument("--device", action=Once, metavar="FILE.py:CLASS", help="this steal-time device is under test")
     _add_campaign(parser, "fuzz-host")
-    parsed = parser.parse(arguments)
+    return parser
+
+
+def _host_under_test(arguments: list[str]) -> int:
+    parsed = _host_parser().parse(arguments)
     if parsed.judge not in (None, "kvm"):
         raise HostError(f"there is no judge {parsed.judge!r}", "--judge", "there is: kvm")
     if parsed.device is not None:
@@ -291,7 +299,7 @@ def _lines(
 # --- one input -------------------------------------------------------------------------------------------------------
 
 
-def _replay(arguments: list[str]) -> int:
+def _replay_parser() -> Parser:
     parser = Parser(
         "fuzz replay",
         "Run a finding again, on the target as it is now: its story, or that it is fixed.",
@@ -303,7 +311,11 @@ def _replay(arguments: list[str]) -> int:
     parser.add_argument("target", metavar="TARGET", nargs="?")
     _add_target(parser)
     parser.add_argument("--record", action=Once, metavar="FILE", help="keep the run, for `emu step` and the others")
-    parsed = parser.parse(arguments)
+    return parser
+
+
+def _replay(arguments: list[str]) -> int:
+    parsed = _replay_parser().parse(arguments)
     path = Path(parsed.finding)
     if path.is_dir():
         told = _finding_of(path)
@@ -328,7 +340,7 @@ def _replay(arguments: list[str]) -> int:
     return 1
 
 
-def _shrink(arguments: list[str]) -> int:
+def _shrink_parser() -> Parser:
     parser = Parser(
         "fuzz shrink",
         "Make an input as short as it can be while it fails in the same way.",
@@ -339,7 +351,11 @@ def _shrink(arguments: list[str]) -> int:
     parser.add_argument("target", metavar="TARGET")
     _add_target(parser)
     parser.add_argument("-o", "--output", action=Once, metavar="FILE", help="where it goes (default: INPUT.short)")
-    parsed = parser.parse(arguments)
+    return parser
+
+
+def _shrink(arguments: list[str]) -> int:
+    parsed = _shrink_parser().parse(arguments)
     harness = Harness(target_of(_table(parsed)))
     given = _input(Path(parsed.input))
     if harness.fails(given) is None:
@@ -354,7 +370,7 @@ def _shrink(arguments: list[str]) -> int:
     return 0
 
 
-def _decode(arguments: list[str]) -> int:
+def _decode_parser() -> Parser:
     parser = Parser(
         "fuzz decode",
         "Print an input as lines, which `emu fuzz encode` reads.",
@@ -364,7 +380,11 @@ def _decode(arguments: list[str]) -> int:
     parser.add_argument("input", metavar="INPUT")
     _add_host(parser)
     parser.add_argument("--operations", action="store_true", help="it is an input of `emu fuzz host`")
-    parsed = parser.parse(arguments)
+    return parser
+
+
+def _decode(arguments: list[str]) -> int:
+    parsed = _decode_parser().parse(arguments)
     content = _input(Path(parsed.input))
     if parsed.operations:
         print("\n".join(format_sequence([one]) for one in operations.decode(content)))
@@ -373,7 +393,7 @@ def _decode(arguments: list[str]) -> int:
     return 0
 
 
-def _encode(arguments: list[str]) -> int:
+def _encode_parser() -> Parser:
     meanings = "\n".join(f"  {name:13} {text}" for name, text in records.MEANS.items())
     parser = Parser(
         "fuzz encode",
@@ -384,7 +404,11 @@ def _encode(arguments: list[str]) -> int:
     parser.add_argument("lines", metavar="LINES")
     parser.add_argument("-o", "--output", action=Once, metavar="FILE", help="the input (default: LINES.input)")
     parser.add_argument("--operations", action="store_true", help="it is to be an input of `emu fuzz host`")
-    parsed = parser.parse(arguments)
+    return parser
+
+
+def _encode(arguments: list[str]) -> int:
+    parsed = _encode_parser().parse(arguments)
     try:
         text = _input(Path(parsed.lines)).decode("utf-8")
     except UnicodeDecodeError:
@@ -401,7 +425,7 @@ def _encode(arguments: list[str]) -> int:
     return 0
 
 
-def _seeds(arguments: list[str]) -> int:
+def _seeds_parser() -> Parser:
     parser = Parser(
         "fuzz seeds",
         "Make inputs of what the hosts of recorded runs did (`emu run --record`): a corpus to begin with.",
@@ -411,7 +435,11 @@ def _seeds(arguments: list[str]) -> int:
     parser.add_argument("recordings", metavar="RECORDING", nargs="+")
     parser.add_argument("--out", action=Once, metavar="DIR", help="the folder of the corpus (default: corpus)")
     _add_host(parser)
-    parsed = parser.parse(arguments)
+    return parser
+
+
+def _seeds(arguments: list[str]) -> int:
+    parsed = _seeds_parser().parse(arguments)
     made = {}
     for path in parsed.recordings:
         made[f"{Path(path).stem}.seed"] = seeds.seed(load_recording(path), path, _host(parsed.host))

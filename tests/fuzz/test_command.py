@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from emu.__main__ import main
-from emu.fuzz.records import ODD_HOST, decode, from_text
+from emu.commands.fuzz import _ENGINES
+from emu.fuzz.outcome import ORACLES
+from emu.fuzz.records import HOSTS, ODD_HOST, decode, from_text
 from emu.history.recording import load_recording
 
 
@@ -192,3 +195,11 @@ def _children(pid: int) -> list[int]:
     for task in Path(f"/proc/{pid}/task").glob("*"):
         found += map(int, (task / "children").read_text().split())
     return found
+
+
+def test_guide_names_every_oracle_host_kind_and_engine() -> None:
+    guide = (Path(__file__).parents[2] / "tutorials" / "fuzzing.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"^\| `([a-z-]+)` \|", guide, re.MULTILINE))
+    assert rows == {*ORACLES, "zeroed", *HOSTS, *_ENGINES}
+    for name, text in ORACLES.items():
+        assert name in ("passes", "forward") or f"| `{name}` | {text} |" in guide
