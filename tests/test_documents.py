@@ -99,7 +99,7 @@ def test_command_line_shown_is_understood(command, tmp_path, monkeypatch, capsys
             module._parser().parse(words[1:])
         return
     if words[0] == "fuzz":
-        if words[2:]:
+        if words[2:] and words[2:] != ["--help"]:
             module = importlib.import_module("emu.commands.fuzz")
             getattr(module, f"_{words[1]}_parser")().parse(words[2:])
         return

@@ -199,7 +199,7 @@ def _children(pid: int) -> list[int]:
 
 def test_guide_names_every_oracle_host_kind_and_engine() -> None:
     guide = (Path(__file__).parents[2] / "tutorials" / "fuzzing.md").read_text(encoding="utf-8")
-    rows = set(re.findall(r"^\| `([a-z-]+)` \|", guide, re.MULTILINE))
+    rows = set(re.findall(r"^\| `([a-z][a-z-]*)` \|", guide, re.MULTILINE))
     assert rows == {*ORACLES, "zeroed", *HOSTS, *_ENGINES}
     for name, text in ORACLES.items():
         assert name in ("passes", "forward") or f"| `{name}` | {text} |" in guide
