@@ -128,9 +128,17 @@ def _guest(arguments: list[str]) -> int:
     parsed = _guest_parser().parse(arguments)
     table = _table(parsed)
     target = target_of(table)
-    if not findings.before(target, data.source_text):
-        Harness(target)  # whatever cannot be used is told before anything is started
+    early = findings.before(target, data.source_text)
+    harness = None
+    try:
+        harness = Harness(target)  # whatever cannot be used is told before anything is started
+    except HostError:
+        if not early:
+            raise
     out = Path(parsed.out or f"fuzz-{Path(parsed.target).stem}")
+    for key in findings.settle(out / "findings", harness, early):
+        if not parsed.json:
+            print(escaped(f"fixed since it was found: {key}, now in {out}/fixed"))
 
     def report(engine: str, state: State) -> int:
         return _report(parsed, target, out, engine, state)

@@ -37,6 +37,7 @@ from emu.history.history import History
 from emu.history.recording import Outcome, Recording, TraceHash, source_texts, to_bytes
 
 _A_FEW_ROUNDS = 64
+_LINKED = ("start.S", "start32.S", "runtime.c")
 _BEFORE_INSNS = 200_000
 
 
@@ -93,7 +94,7 @@ def finding(harness: Harness, data: bytes, text_of: Callable[[str], str | None])
     way = Way(told.edits, tuple(one for one in points if one <= position))
     counterexample = Counterexample(violation, way, position)
     lines = tuple(story(history, counterexample))
-    said = cause(history, counterexample, lambda place: bool(place))
+    said = cause(history, counterexample, _own)
     history.end()
     machine = history.machine
     assert machine.reason is not None
@@ -122,7 +123,7 @@ def before(target: Target, text_of: Callable[[str], str | None]) -> list[Finding
             continue
         violation = report.found.violation
         kept = evidence(instance, report.found, target.name, text_of)
-        said = cause(kept.history(target.name), report.found, bool)
+        said = cause(kept.history(target.name), report.found, _own)
         given = Input(target.host, 2, 0, ())
         place = said.place.rpartition("/")[2]
         key = _key(violation.property, place)
@@ -130,6 +131,11 @@ def before(target: Target, text_of: Callable[[str], str | None]) -> list[Finding
         story_ = kept.story
         found.append(Finding(key, violation.property, why, place, said.text, given, story_, to_bytes(kept)))
     return found
+
+
+def _own(place: str) -> bool:
+    """Whether a line is the author's, and not of what every guest is linked with."""
+    return bool(place) and place.rpartition("/")[2].partition(":")[0] not in _LINKED
 
 
 def _key(oracle: str, place: str) -> str:
@@ -204,6 +210,25 @@ class Findings(_Folder):
             "replay.emurec": one.recording,
         }
         return self._keep(one.key, files)
+
+
+def settle(folder: Path, harness: Harness | None, early: Iterable[Finding]) -> list[str]:
+    """Put findings that the target, as it is now, has no more into `fixed/` beside their folder; their keys."""
+    still = {one.key for one in early}
+    fixed = []
+    for path in sorted(folder.glob("[a-z]*/input")) if folder.is_dir() else []:
+        key = path.parent.name
+        if key in still or (harness is not None and harness.fails(path.read_bytes()) is not None):
+            continue
+        place = folder.parent / "fixed" / key
+        try:
+            shutil.rmtree(place, ignore_errors=True)
+            place.parent.mkdir(exist_ok=True)
+            os.replace(path.parent, place)
+        except OSError as error:
+            raise HostError(f"a finding cannot be put aside ({error.strerror})", str(place)) from None
+        fixed.append(key)
+    return fixed
 
 
 class HostFindings(_Folder):

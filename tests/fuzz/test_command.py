@@ -60,6 +60,19 @@ def test_what_goes_wrong_before_is_found_and_replayed(capsys: pytest.CaptureFixt
     assert "has registered none" in capsys.readouterr().out
 
 
+def test_finding_that_was_fixed_is_put_aside(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    source = Path(__file__).parents[2] / "tutorials" / "15-a-host-that-lies"
+    words = ("guest", "bill.c", "--host", "hostile", "--engine", "sweep", "--quiet")
+    shutil.copy(source / "bill.c", tmp_path)
+    assert emu(*words) == 1
+    (key,) = (one.name for one in (tmp_path / "fuzz-bill" / "findings").iterdir())
+    assert "bill.c:" in capsys.readouterr().out  # the line of the author's own, not of what every guest is linked with
+    shutil.copy(source / "solution" / "bill.c", tmp_path)
+    assert emu(*words) == 0
+    assert f"fixed since it was found: {key}" in capsys.readouterr().out
+    assert (tmp_path / "fuzz-bill" / "fixed" / key / "input").is_file()
+
+
 def test_sweep_says_what_was_tried(capsys: pytest.CaptureFixture[str]) -> None:
     told = campaign("readers/seqlock", "--engine", "sweep", capsys=capsys)
     assert told["swept"][0][0] == "no step of the host"
