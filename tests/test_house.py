@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "abi_header": BASE,
     "data": BASE,
     "complaint": BASE,
+    "own_code": BASE,
     "compiler": BASE | {"data", "complaint"},
     "toolchain": BASE | {"data", "compiler"},
     "scenario": BASE,
@@ -70,14 +71,14 @@ MAY_IMPORT = {
     "teach": MACHINE | {"history", "explain", "view"},
     "conform": MACHINE | {"kvm"},
     "explore": MACHINE | {"history"},
-    "fuzz": MACHINE | {"history", "explore", "conform", "kvm"},
+    "fuzz": MACHINE | {"history", "explore", "conform", "kvm", "own_code"},
     "sandbox": BASE,
     "classroom": MACHINE | {"history", "explain", "explore", "sandbox", "compiler"},
     "gdb": MACHINE | {"history", "explain", "view"},
     "report": MACHINE | {"history", "explain", "view"},
     "commands": MACHINE
     | {"history", "explain", "explore", "gdb", "report", "teach", "view", "abi_header", "compiler", "kvm", "conform"}
-    | {"classroom", "sandbox", "fuzz"},
+    | {"classroom", "sandbox", "fuzz", "own_code"},
 }
 LAZY = {"__init__", "__main__"}  # these alone may name any room
 

@@ -5,7 +5,6 @@ before it was complete, or a property was never put to the test; 2 for input tha
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import sys
@@ -14,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from emu import data
+from emu import data, own_code
 from emu.commands.flags import Once, Parser
 from emu.commands.interruption import interruption
 from emu.commands.output_file import output_file
@@ -169,18 +168,7 @@ def _properties(words: list[str]) -> tuple[frozenset[str], tuple[tuple[str, Own]
 
 def _function(file: str, name: str) -> Own:
     """The user's function of that name in that file, which is executed."""
-    path = Path(file)
-    if not path.is_file():
-        raise HostError("there is no such file", file, "write it as FILE.py:FUNCTION")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise HostError("this is no Python file", file, "write it as FILE.py:FUNCTION")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise HostError(f"this file cannot be executed ({type(error).__name__}: {error})", file) from None
-    function = getattr(module, name, None)
+    function = own_code.own(f"{file}:{name}", "function")
     if not callable(function):
         raise HostError(f"there is no function {name!r} in it", file)
 

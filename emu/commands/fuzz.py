@@ -71,13 +71,18 @@ exit status: 0 nothing found; 1 something found; 2 bad input; 130 Ctrl-C
 """
 _GUEST_EPILOG = f"""{_HOSTS}
 TARGET is a guest as for `emu run`, or a TOML file with the keys guest, host,
-since, insns, passes and clamps. It is entered at the moment at which it has
+since, insns, passes, clamps and oracles. It is entered at the moment at which it has
 registered its area, or at a function that --since names; reads are what stands
 between STEAL_MARK_BEGIN and STEAL_MARK_END of steal.h.
 
   emu fuzz guest readers/odd_only
   emu fuzz guest readers/seqlock --time 60s --jobs 2
   emu fuzz guest my_kernel.elf --since main_loop --host hostile --out campaign
+  emu fuzz guest my_kernel.elf --oracle mine.py:balanced
+
+An oracle of your own is a function of one argument, a Seen (see
+emu/fuzz/outcome.py), that returns None where all is well and else says what is
+not. It is code, and runs as you do.
 
 In the folder of --out are corpus/ and findings/; the same command goes on with
 them. Of each finding there are the shortest input, its story, and a recording
@@ -132,6 +137,7 @@ def _guest(arguments: list[str]) -> int:
     harness = None
     try:
         harness = Harness(target)  # whatever cannot be used is told before anything is started
+        harness.fails(b"")
     except HostError:
         if not early:
             raise
@@ -491,6 +497,7 @@ def _add_target(parser: Parser) -> None:
     parser.add_argument(
         "--passes", action=Once, metavar="N,...", help="statuses that mean that all is well (default 0)"
     )
+    parser.add_argument("--oracle", action="append", metavar="FILE.py:FUNCTION", help="what must hold; may be repeated")
     parser.add_argument("--clamps", action="store_true", help="its clock never goes back, whatever the host does")
 
 
@@ -513,6 +520,8 @@ def _table(parsed: Any) -> dict[str, Any]:
         table["insns"] = _count(parsed.insns, "--insns", 0)
     if parsed.passes is not None:
         table["passes"] = [_count(word, "--passes", 0) for word in parsed.passes.split(",")]
+    if parsed.oracle:
+        table["oracles"] = [*table.get("oracles", []), *parsed.oracle]
     if parsed.clamps:
         table["clamps"] = True
     return table

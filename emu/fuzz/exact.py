@@ -15,6 +15,7 @@ from emu.fuzz.target import Beginning, Target, owned
 from emu.history.edits import Edit, SetMemory
 from emu.history.memory import Memory
 from emu.machine import Machine
+from emu.ram import Ram
 from emu.result import LIMITS
 from emu.trace import Event
 from emu.vcpu.native import EVEN, ODD
@@ -48,6 +49,11 @@ class Exact:
         self._owned = owned(machine)
         self._reset(())
         self._ready = True
+
+    @property
+    def ram(self) -> Ram:
+        """The guest's memory, as the last run left it."""
+        return self._machine.ram
 
     def _reset(self, stores: tuple[Store, ...]) -> None:
         self._stores = list(reversed(stores))

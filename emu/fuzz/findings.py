@@ -28,8 +28,7 @@ from emu.fuzz import operations
 from emu.fuzz.exact import Told
 from emu.fuzz.harness import Harness
 from emu.fuzz.host import HostFinding
-from emu.fuzz.outcome import OWN_MEMORY, Failure, failure
-from emu.fuzz.plan import plan
+from emu.fuzz.outcome import OWN_MEMORY, Failure
 from emu.fuzz.records import Input, decode, encode, to_text
 from emu.fuzz.shrink import shrink
 from emu.fuzz.target import Target
@@ -54,14 +53,6 @@ class Finding(NamedTuple):
     recording: bytes
 
 
-def confirmed(harness: Harness, data: bytes) -> tuple[Failure, Told] | None:
-    """What fails with these bytes when a whole machine executes them; None where nothing does."""
-    planned = plan(decode(data, harness.target.host))
-    told = harness.exact.run(planned)
-    found = failure(harness.target, planned, told.execution)
-    return None if found is None else (found, told)
-
-
 def shortest(harness: Harness, data: bytes) -> bytes:
     """The shortest input that violates the same oracle."""
     found = harness.fails(data)
@@ -78,7 +69,7 @@ def shortest(harness: Harness, data: bytes) -> bytes:
 
 def finding(harness: Harness, data: bytes, text_of: Callable[[str], str | None]) -> Finding | None:
     """A finding made of these bytes, or None where a whole machine does not fail with them."""
-    found = confirmed(harness, data)
+    found = harness.confirmed(data)
     if found is None:
         return None
     failed, told = found

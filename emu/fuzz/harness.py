@@ -8,9 +8,10 @@ In Linux: nothing like it.
 
 import ctypes
 
-from emu import abi
-from emu.fuzz.exact import Exact
-from emu.fuzz.outcome import Execution, Failure, Read, failure
+from emu import abi, own_code
+from emu.faults import HostError
+from emu.fuzz.exact import Exact, Told
+from emu.fuzz.outcome import Execution, Failure, Own, Read, failure
 from emu.fuzz.plan import Plan, plan
 from emu.fuzz.records import HOSTILE, KINDS, Input, decode
 from emu.fuzz.target import Target, beginning, bounded, owned
@@ -53,6 +54,7 @@ class Harness:
                 owned=owned(self._machine),
             )
         self.exact = Exact(target, self.beginning)
+        self._own = [(word, _oracle(word)) for word in target.oracles]
         self._own_map = (ctypes.c_uint8 * MAP_SIZE)()
 
     @property
@@ -92,18 +94,34 @@ class Harness:
         if bare is not None and self.beginning.area is not None:
             quick = bare.execute_input(data, len(KINDS[target.host]))
         if bare is None or quick is None:
+            before = self.exactly
             _, planned, done = self.run(data)
-            return failure(target, planned, done)
+            return self._judged(planned, done, exactly=self.exactly != before)
         self.executions += 1
         if quick[0] == OTHER:
             self.exactly += 1
             planned = plan(decode(data, target.host))
-            return failure(target, planned, self.exact.run(planned).execution)
+            return self._judged(planned, self.exact.run(planned).execution, exactly=True)
         ended, grows, _ = quick
         well = ended == HALT or (ended == EXIT and bare.run.exit_code in target.passes)
-        if well and not bare.suspicious(current=target.host != HOSTILE, forward=grows or target.clamps):
+        if (
+            well
+            and not self._own
+            and not bare.suspicious(current=target.host != HOSTILE, forward=grows or target.clamps)
+        ):
             return None
-        return failure(target, plan(decode(data, target.host)), _told(bare, ended, target.insns))
+        return self._judged(plan(decode(data, target.host)), _told(bare, ended, target.insns), exactly=False)
+
+    def confirmed(self, data: bytes) -> tuple[Failure, Told] | None:
+        """What fails with these bytes when a whole machine executes them; None where nothing does."""
+        planned = plan(decode(data, self.target.host))
+        told = self.exact.run(planned)
+        found = self._judged(planned, told.execution, exactly=True)
+        return None if found is None else (found, told)
+
+    def _judged(self, planned: Plan, done: Execution, *, exactly: bool) -> Failure | None:
+        ram = self.exact.ram if exactly else self._machine.ram
+        return failure(self.target, planned, done, ram.load, self._own)
 
     def execute(self, planned: Plan) -> Execution:
         """Execute these stores."""
@@ -115,6 +133,14 @@ class Harness:
                 return _told(bare, ended, self.target.insns)
         self.exactly += 1
         return self.exact.run(planned).execution
+
+
+def _oracle(word: str) -> Own:
+    found = own_code.own(word, "function")
+    if not callable(found):
+        raise HostError("this is no function", word)
+    oracle: Own = found
+    return oracle
 
 
 def _told(bare: Bare, ended: str, insns: int) -> Execution:

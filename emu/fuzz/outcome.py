@@ -3,11 +3,13 @@
 In Linux: lib/Kconfig.debug is a list of those of the kernel itself.
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from emu.explore.properties import CURRENT, ENDS, FORWARD, NO_FAULT, OWN_AREA, UNWRITTEN
+from emu.faults import HostError
 from emu.fuzz import records
-from emu.fuzz.plan import Plan
+from emu.fuzz.plan import Plan, Store
 from emu.fuzz.target import Target
 
 PASSES, OWN_MEMORY = "passes", "own-memory"
@@ -51,6 +53,18 @@ class Execution(NamedTuple):
     detail: str = ""
 
 
+class Seen(NamedTuple):
+    """What an oracle of one's own is shown of an execution: what it came to, what the host stored, and
+    `load(gpa, size)` of the guest's memory at its end."""
+
+    execution: Execution
+    stores: tuple[Store, ...]
+    load: Callable[[int, int], int]
+
+
+Own = Callable[[Seen], str | None]
+
+
 class Failure(NamedTuple):
     """An oracle that was violated, and why, in a sentence; the number of the read, where it is of one."""
 
@@ -59,8 +73,14 @@ class Failure(NamedTuple):
     read: int | None = None
 
 
-def failure(target: Target, plan: Plan, done: Execution) -> Failure | None:
-    """The first thing that should not have happened, or None."""
+def failure(
+    target: Target,
+    plan: Plan,
+    done: Execution,
+    load: Callable[[int, int], int],
+    own: Sequence[tuple[str, Own]] = (),
+) -> Failure | None:
+    """The first thing that should not have happened, or None. Raises HostError where an oracle of one's own fails."""
     if done.wrote is not None:
         return Failure(UNWRITTEN, f"the guest stores {done.wrote[1]} bytes at offset {done.wrote[0]} of its area")
     if done.wild is not None:
@@ -74,6 +94,15 @@ def failure(target: Target, plan: Plan, done: Execution) -> Failure | None:
         return Failure(ENDS, f"the host has rested for {done.rested:,} instructions, and the guest goes on")
     if done.ended == "exit" and done.exit_code not in target.passes:
         return Failure(PASSES, f"the guest ends with status {done.exit_code}")
+    for name, oracle in own:
+        try:
+            why = oracle(Seen(done, plan.stores, load))
+        except Exception as error:
+            raise HostError(f"this oracle failed ({type(error).__name__}: {error})", name) from None
+        if not (why is None or isinstance(why, str)):
+            raise HostError(f"it returned {why!r}", name, "return None where all is well, and else a sentence")
+        if why is not None:
+            return Failure(name.rpartition(":")[2], why)
     return None
 
 

@@ -6,13 +6,10 @@ steal-device (`rdmsr`, `wrmsr`, `update`, `preempt`, `reset`; see tutorials/assi
 In Linux: record_steal_time() in arch/x86/kvm/x86.c keeps the protocol that is watched.
 """
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-from emu import abi
+from emu import abi, own_code
 from emu.devices.steal_time import Load, StealTime, Step, Update
 from emu.faults import HostError, general_protection
 
@@ -113,25 +110,10 @@ def _or_refused(function: Callable[..., Any], *numbers: int) -> Any:
 
 def device_of(word: str) -> type[StealTime]:
     """The class that FILE.py:CLASS names. The file is executed. Raises HostError where it names none that will do."""
-    file, colon, name = word.rpartition(":")
-    path = Path(file)
-    if not colon or not path.is_file():
-        raise HostError("there is no such file", word, "write it as FILE.py:CLASS")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise HostError("this is no Python file", file, "write it as FILE.py:CLASS")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent.resolve()))  # it may have given files beside it
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise HostError(f"this file cannot be executed ({type(error).__name__}: {error})", file) from None
-    finally:
-        sys.path.pop(0)
-    found = getattr(module, name, None)
+    found = own_code.own(word, "class")
     if isinstance(found, type) and issubclass(found, StealTime):
         return found
     if isinstance(found, type) and all(callable(getattr(found, method, None)) for method in _METHODS):
         return adapted(found)
     kinds = "derive it from emu.devices.steal_time.StealTime, or give it what steal-device asks for"
-    raise HostError(f"there is no device {name!r} in it", file, kinds)
+    raise HostError("this is no steal-time device", word, kinds)

@@ -39,6 +39,7 @@ class Target(NamedTuple):
     insns: int = DEFAULT_INSNS
     passes: tuple[int, ...] = (0,)
     clamps: bool = False
+    oracles: tuple[str, ...] = ()
     read: Read | None = None
     ram: int = abi.MIN_RAM
 
@@ -51,7 +52,7 @@ class Target(NamedTuple):
 
 def target_of(table: dict[str, Any]) -> Target:
     """A target from a table such as a target's TOML file is. Raises HostError, naming the key, for any slip in it."""
-    known = {"guest": str, "host": str, "since": str, "insns": int, "passes": list, "clamps": bool}
+    known = {"guest": str, "host": str, "since": str, "insns": int, "passes": list, "clamps": bool, "oracles": list}
     for key, value in table.items():
         if key not in known:
             raise HostError(f"there is no key {key!r}", "the target", did_you_mean(key, known))
@@ -64,8 +65,13 @@ def target_of(table: dict[str, Any]) -> Target:
         raise HostError(f"insns = {insns} cannot be used", "the target", f"give a number from 100 to {MOST_INSNS:,}")
     if not passes or not all(type(one) is int and 0 <= one <= 255 for one in passes):
         raise HostError(f"passes = {passes} cannot be used", "the target", "list statuses from 0 to 255")
+    oracles = table.get("oracles", [])
+    if not all(type(one) is str for one in oracles):
+        raise HostError(f"oracles = {oracles} cannot be used", "the target", "list such as mine.py:never_zero")
     rest = {key: table[key] for key in ("host", "since", "clamps") if key in table}
-    found = Target(load_guest(table["guest"]), table["guest"], insns=insns, passes=tuple(passes), **rest)
+    found = Target(
+        load_guest(table["guest"]), table["guest"], insns=insns, passes=tuple(passes), oracles=tuple(oracles), **rest
+    )
     if found.host not in HOSTS:
         raise HostError(f"there is no host {found.host!r}", "--host", did_you_mean(found.host, HOSTS))
     return found

@@ -219,3 +219,24 @@ def test_guide_names_every_oracle_host_kind_and_engine() -> None:
     assert rows == {*ORACLES, "zeroed", *HOSTS, *_ENGINES}
     for name, text in ORACLES.items():
         assert name in ("passes", "forward") or f"| `{name}` | {text} |" in guide
+
+
+def test_oracle_of_ones_own_is_asked_of_every_execution(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def looks_seldom(seen):\n"
+        "    if seen.execution.accesses > 6 and len(seen.stores) > 2:\n"
+        "        return f'the guest has looked {seen.execution.accesses} times, {seen.load(0x100000, 1):#x}'\n"
+        "def fails(seen):\n    return 1 / 0\n"
+        "def says(seen):\n    return 7\n"
+    )
+    words = ("readers/seqlock", "--engine", "sweep", "--oracle")
+    told = campaign("readers/seqlock", "--engine", "sweep", "--oracle", "mine.py:looks_seldom", capsys=capsys)
+    assert [one["oracle"] for one in told["findings"]] == ["looks_seldom"]
+    assert emu("replay", f"fuzz-seqlock/findings/{told['findings'][0]['key']}", "--oracle", "mine.py:looks_seldom") == 1
+    for name, message in (
+        ("fails", "this oracle failed"),
+        ("says", "it returned 7"),
+        ("gone", "there is no function 'gone'"),
+    ):
+        assert emu("guest", *words, f"mine.py:{name}", "--out", name) == 2
+        assert message in capsys.readouterr().err

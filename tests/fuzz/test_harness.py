@@ -51,6 +51,7 @@ def test_callbacks_in_c_and_in_python_are_the_same(name: str, host: str, monkeyp
 @pytest.mark.parametrize("name", NAMES)
 def test_machine_around_the_guest_changes_nothing(name: str, host: str) -> None:
     one = harness(name, host)
+    load = one.exact.ram.load
     for data in some_inputs(40, seed=1):
         _, planned, alone = one.run(data)
         whole = one.exact.run(planned).execution
@@ -58,7 +59,7 @@ def test_machine_around_the_guest_changes_nothing(name: str, host: str) -> None:
             *(whole.ended, whole.exit_code, whole.accesses, whole.wrote),
         )
         assert [read.value for read in alone.reads] == [read.value for read in whole.reads]
-        assert failure(one.target, planned, alone) == failure(one.target, planned, whole)
+        assert failure(one.target, planned, alone, load) == failure(one.target, planned, whole, load)
 
 
 def test_stores_at_other_accesses_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,9 +132,9 @@ def test_known_differences_of_real_kvm_are_findings_only_where_that_is_asked_for
     ("content", "word", "message"),
     [
         ("", "x.py", "there is no such file"),
-        ("", "x.py:StealTime", "there is no device 'StealTime' in it"),
+        ("", "x.py:StealTime", "there is no class 'StealTime' in it"),
         ("1/0", "x.py:StealTime", "this file cannot be executed"),
-        ("class StealTime:\n    pass\n", "x.py:StealTime", "there is no device"),
+        ("class StealTime:\n    pass\n", "x.py:StealTime", "this is no steal-time device"),
     ],
 )
 def test_device_that_will_not_do_is_named(content: str, word: str, message: str, tmp_path: Path) -> None:
