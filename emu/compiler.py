@@ -66,9 +66,16 @@ _ZIG_TARGETS: _Targets = {
     64: ("-target", "x86_64-freestanding-none", "-mcpu=x86_64", *_ZIG_WARNINGS),
     32: ("-target", "x86-freestanding-none", "-mcpu=i686", *_ZIG_WARNINGS),
 }
+# What clang warns of in handlers is harmless without vector registers; older ones call it by another name. And some
+# flags are for compiling or for linking alone.
+_CLANG_WARNINGS = (
+    *("-Wno-interrupt-service-routine", "-Wno-unused-command-line-argument"),
+    *_ZIG_WARNINGS,
+)
+_CLANG_WORDS: _Targets = {64: ("-m64", *_CLANG_WARNINGS), 32: ("-m32", *_CLANG_WARNINGS)}
 _CLANG_TARGETS: _Targets = {
-    64: ("--target=x86_64-unknown-none-elf", "-fuse-ld=lld"),
-    32: ("--target=i686-unknown-none-elf", "-fuse-ld=lld"),
+    64: ("--target=x86_64-unknown-none-elf", "-fuse-ld=lld", *_CLANG_WARNINGS),
+    32: ("--target=i686-unknown-none-elf", "-fuse-ld=lld", *_CLANG_WARNINGS),
 }
 # A file name in a dependency file: a space inside it is escaped, a line goes on after a backslash.
 _DEPENDENCY = re.compile(r"(?:\\ |[^\s\\]|\\(?=[^\s]))+")
@@ -215,7 +222,8 @@ def _candidates() -> Iterator[Compiler]:
         version = first_line((*command, "--version")) if program else ""
         if version:
             name = " ".join(command)
-            yield Compiler(name, version, tuple(command), _ZIG_TARGETS if "zig" in name else _WORD_FLAGS)
+            words = _CLANG_WORDS if "clang" in version else _WORD_FLAGS
+            yield Compiler(name, version, tuple(command), _ZIG_TARGETS if "zig" in name else words)
             if "clang" in version:
                 yield Compiler(name, version, tuple(command), _CLANG_TARGETS)
     if found := zig():
