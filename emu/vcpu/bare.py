@@ -32,7 +32,8 @@ class Bare:
     """`engine` holds a guest at `rip`, from where each `execute` begins, for at most `insns` instructions.
 
     `area` is the guest's, of `area_size` bytes (0: none is registered), `current` the value that is published in it.
-    `owned` are ranges (first, end) of linear addresses to which the guest may store. The engine is this object's from
+    `owned` are ranges (first, end) of linear addresses to which the guest may store. Without `covers` no edges are
+    counted. The engine is this object's from
     now on. Addresses are linear and must be guest-physical at once, as with the page tables that a guest is given.
     """
 
@@ -47,6 +48,7 @@ class Bare:
         current: int | None,
         wide: bool,
         owned: Sequence[tuple[int, int]],
+        covers: bool = True,
     ) -> None:
         if len(owned) > _MOST_OWNED:
             raise ValueError(f"at most {_MOST_OWNED} ranges can be watched")
@@ -89,14 +91,14 @@ class Bare:
         self._library = native.library()
         self._plain: Plain | None = None
         self._place, self._told = ctypes.byref(run), (ctypes.c_uint32 * 2)()
-        self._hook()
+        self._hook(covers=covers)
 
     @property
     def is_native(self) -> bool:
         """Whether the callbacks are the ones in C."""
         return self._library is not None
 
-    def _hook(self) -> None:
+    def _hook(self, *, covers: bool) -> None:
         engine, run = self._engine, self.run
         engine.drop_port_hooks()
         void, u64, i64 = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int64
@@ -122,7 +124,8 @@ class Bare:
         self._called = called  # kept alive
         block, access, store, out, in_ = called
         const, everywhere = unicorn_const, (1, 0)
-        self._add(const.UC_HOOK_BLOCK, block, *everywhere)
+        if covers:
+            self._add(const.UC_HOOK_BLOCK, block, *everywhere)
         if run.area_size:
             area = run.area, run.area + run.area_size - 1
             self._add(const.UC_HOOK_MEM_READ, access, *area)

@@ -3,9 +3,9 @@
 import json
 import sys
 
-from tests.bench import exit_costs, footprint, history, speed
+from tests.bench import exit_costs, footprint, fuzzing, history, speed
 
-PARTS = ("speed", "exits", "startup", "memory", "walk", "explore", "page", "keys")
+PARTS = ("speed", "exits", "startup", "memory", "walk", "explore", "page", "keys", "fuzz")
 
 
 def main(words: list[str]) -> int:
@@ -73,6 +73,14 @@ def main(words: list[str]) -> int:
         for size, times in sizes.items():
             verdict = "ok" if times["p95"] <= 50 and times["p99"] <= 100 else "MISSED"
             say(f"  {size:<7}" + ", ".join(f"{name} {time:.1f} ms" for name, time in times.items()) + f"  {verdict}")
+    if "fuzz" in chosen:
+        report["fuzz"] = speeds = fuzzing.rows()
+        say(f"\nexecutions a second, {speeds['insns']:,.0f} instructions each; bars: atheris 20,000, bare 40,000")
+        base, bars = speeds["bare loop"], {"atheris": 20_000, "bare loop": 40_000}
+        for kind, each in speeds.items():
+            if kind != "insns" and each is not None:
+                verdict = "" if kind not in bars else "  ok" if each >= bars[kind] else "  MISSED"
+                say(f"  {kind:<24}{each:>10,.0f}  ratio {each / base:5.2f}{verdict}")
     if quiet:
         print(json.dumps(report))
     return 0

@@ -93,7 +93,7 @@ def test_engine_finds_it_without_the_sweep(engine: str, capsys: pytest.CaptureFi
 
 @pytest.mark.skipif(shutil.which("afl-fuzz") is None, reason="afl-fuzz is not installed")
 def test_two_instances_of_afl_share_what_they_find(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    words = ("readers/seqlock", "--engine", "afl", "--no-sweep", "--time", "6s", "-j", "2")
+    words = ("readers/seqlock", "--engine", "afl", "--no-sweep", "--time", "4s", "-j", "2")
     told = campaign(*words, capsys=capsys)
     assert told["executions"] > 1000 and told["edges"] > 8 and told["lines"][0] > 8
     assert not told["findings"]

@@ -70,10 +70,10 @@ def test_stores_at_other_accesses_would_be_seen(monkeypatch: pytest.MonkeyPatch)
 
 
 @needs_c
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES[:3])
 def test_same_input_gives_the_same_in_any_order(name: str) -> None:
     one = harness(name)
-    inputs = some_inputs(700, seed=2)
+    inputs = some_inputs(400, seed=2)
 
     def all_of(order: list[int]) -> dict[int, object]:
         found: dict[int, object] = {}

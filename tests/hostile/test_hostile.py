@@ -13,7 +13,7 @@ from tests.hostile import __main__ as campaign
 from tests.hostile.guard import CANARY
 from tests.hostile.run import Wrong, run
 
-SHORT = 60_000  # operations
+SHORT = 35_000  # operations
 LASTING = 5  # a case that lasts, and executes CPUID
 
 
