@@ -51,7 +51,7 @@ int main(uint32_t cpu, uint32_t ncpus)
         if (now < last)
             now = last;
         last = now;
-        for (int j = 0; j < 6; j++)
+        for (int j = 0; j < 4; j++)
             mixed = mixed * 3 + now;
     }
     return mixed == 1 ? EXIT_FAIL : EXIT_PASS;
