@@ -8,6 +8,7 @@ EMU    := $(BIN)/emu
 PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 GUEST_SOURCES := $(wildcard guests/*.S guests/*.c guests/*.ld guests/include/*.h guests/conformance/*)
+NATIVE_SOURCES := $(wildcard emu/vcpu/native/*.c)
 GUEST_BUILDER := emu/toolchain.py emu/compiler.py emu/data.py
 
 .DEFAULT_GOAL := help
@@ -87,7 +88,12 @@ $(VENV)/.core: $(VENV)/.venv pyproject.toml
 	@$(PIP) install --editable .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.core
+# The callbacks in C, once more where they have changed, or where zig is the only compiler. Without them all is slower.
+$(VENV)/.native: $(NATIVE_SOURCES) $(VENV)/.compiler
+	@$(BIN)/python -m emu.vcpu.native.build || true
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core $(VENV)/.native
 	@echo "installing the test tools"
 	@$(PIP) install --editable '.[dev]'
 	@touch $@

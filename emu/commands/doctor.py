@@ -18,6 +18,7 @@ from emu.commands.flags import Parser
 from emu.compiler import find_compiler, first_line
 from emu.faults import HostError, escaped
 from emu.sandbox import tiers
+from emu.vcpu import native
 
 _WIDTH = 80
 _INDENT = " " * 12
@@ -111,4 +112,20 @@ def _sandbox() -> Part:
     return Part("sandbox", found, "emu grade, which judges what others have written", remedy)
 
 
-_PARTS: tuple[Callable[[], Part], ...] = (_compiler, _guests, _kvm, _gdb, _browser, _jupyter, _screen, _sandbox)
+def _fuzzing() -> Part:
+    there = [name for name in ("atheris", "hypothesis") if importlib.util.find_spec(name) is not None]
+    there += ["AFL++"] if shutil.which("afl-fuzz") else []
+    found = ", ".join(there) or None
+    return Part("fuzzing", found, "emu fuzz, beyond short schedules", "python -m pip install 'kvm-steal-emu[fuzz]'")
+
+
+def _callbacks() -> Part:
+    found = "built" if native.library() is not None else None
+    remedy = "install emu where a C compiler is; without it all is the same, and slower"
+    return Part("callbacks", found, "emu fuzz, some ten times as fast", remedy)
+
+
+_PARTS: tuple[Callable[[], Part], ...] = (
+    *(_compiler, _guests, _kvm, _gdb, _browser, _jupyter, _screen, _sandbox),
+    *(_fuzzing, _callbacks),
+)

@@ -58,6 +58,7 @@ def test_lines_fit_a_small_terminal(capsys: pytest.CaptureFixture[str]):
     assert all(len(line) <= 80 for line in lines)
     assert [line.split()[0] for line in lines[2:] if not line.startswith(" ")] == [
         "compiler", "guests", "kvm", "gdb", "browser", "jupyter", "screen", "sandbox",
+        "fuzzing", "callbacks",
     ]  # fmt: skip
     long = doctor.Part("kvm", None, "x " * 60, "y " * 60)
     assert all(len(line) <= 80 for line in doctor.told(long))
