@@ -68,7 +68,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 def test_cluster_gives_the_same_bytes_and_survives_the_death_of_a_worker(
     cluster: Cluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    subs = cohort.place(tmp_path / "subs", [*cohort.right(DEVICE, 8), *cohort.wrong(DEVICE, 8)])
+    subs = cohort.place(tmp_path / "subs", [*cohort.right(DEVICE, 5), *cohort.wrong(DEVICE, 5)])
     words = ["grade", str(subs), "--assignment", TREES[DEVICE], "--quiet"]
     assert main([*words, "--out", str(tmp_path / "here")]) == 0
     command = [sys.executable, "-m", "emu", *words, "--out", str(tmp_path / "far"), "--cluster", cluster.address]

@@ -40,7 +40,7 @@ def test_callbacks_in_c_and_in_python_are_the_same(name: str, host: str, monkeyp
     monkeypatch.setattr(bare.native, "library", lambda: None)
     slow = harness(name, host)
     assert fast.is_native and not slow.is_native
-    for data in some_inputs(60):
+    for data in some_inputs(25):
         assert fast.run(data) == slow.run(data)
         assert fast.fails(data) == slow.fails(data)
         assert bytes(fast.map) == bytes(slow.map)
@@ -52,7 +52,7 @@ def test_callbacks_in_c_and_in_python_are_the_same(name: str, host: str, monkeyp
 def test_machine_around_the_guest_changes_nothing(name: str, host: str) -> None:
     one = harness(name, host)
     load = one.exact.ram.load
-    for data in some_inputs(40, seed=1):
+    for data in some_inputs(25, seed=1):
         _, planned, alone = one.run(data)
         whole = one.exact.run(planned).execution
         assert (alone.ended, alone.exit_code, alone.accesses, alone.wrote) == (
@@ -73,7 +73,7 @@ def test_stores_at_other_accesses_would_be_seen(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("name", NAMES[:3])
 def test_same_input_gives_the_same_in_any_order(name: str) -> None:
     one = harness(name)
-    inputs = some_inputs(400, seed=2)
+    inputs = some_inputs(300, seed=2)
 
     def all_of(order: list[int]) -> dict[int, object]:
         found: dict[int, object] = {}
