@@ -12,7 +12,7 @@ NATIVE_SOURCES := $(wildcard emu/vcpu/native/*.c)
 GUEST_BUILDER := emu/toolchain.py emu/compiler.py emu/data.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench prove-determinism prove-slicing prove-conform prove-hostile prove-walk prove-explore prove-grade bench-fuzz guests lint reference wheel clean
+.PHONY: help run test bench prove-determinism prove-slicing prove-conform prove-hostile prove-walk prove-explore prove-grade prove-fuzz bench-fuzz guests lint reference wheel clean
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -51,6 +51,9 @@ prove-explore: guests/build/.done $(VENV)/.dev ## every reader with up to three 
 
 prove-grade: $(VENV)/.dev ## 200 submissions, right, wrong and hostile: every verdict, the time, the memory, the same bytes
 	@$(BIN)/python -m tests.classroom
+
+prove-fuzz: guests/build/.done $(VENV)/.dev ## 20 kills that lose nothing, and an hour in which nothing is found where nothing is
+	@$(BIN)/python -m tests.fuzz.prove
 
 bench-fuzz: guests/build/.done $(VENV)/.dev ## planted bugs: how soon each fuzzing engine finds them, over ten seeds
 	@$(BIN)/python -m tests.fuzz
