@@ -8,7 +8,7 @@ EMU    := $(BIN)/emu
 PIP    := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 GUEST_SOURCES := $(wildcard guests/*.S guests/*.c guests/*.ld guests/include/*.h guests/conformance/*)
-NATIVE_SOURCES := $(wildcard emu/vcpu/native/*.c)
+NATIVE_SOURCES := $(wildcard emu/vcpu/native/*.[ch])
 GUEST_BUILDER := emu/toolchain.py emu/compiler.py emu/data.py
 
 .DEFAULT_GOAL := help

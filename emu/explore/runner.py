@@ -187,11 +187,12 @@ class Runner:
         elif isinstance(change, TakeAway):
             self.jumped += 1
         self._begin()
-        steal = self.machine.packages[change.vcpu].steal if isinstance(change, HostStore | HostUpdate) else None
-        known = not self._ran and steal is not None
+        steal = None
+        if isinstance(change, HostStore | HostUpdate) and not self._ran:
+            steal = self.machine.packages[change.vcpu].steal
         self._ran, self._now = True, None
         edits.apply(self.machine, change)
-        if known and steal is not None:  # its area is all that it stores to
+        if steal is not None:  # its area is all that has been stored to since memory was compared
             self._memory.stored(steal.area_gpa, abi.KVM_STEAL_TIME_SIZE)
             self._ran = False
         self.ahead = NOTHING_AHEAD

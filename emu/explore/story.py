@@ -75,10 +75,7 @@ def _set(machine: Machine, change: SetMemory) -> list[tuple[str, str, str]]:
         if package.steal is not None and package.steal.enabled:
             offset = change.gpa - package.steal.area_gpa
             if 0 <= offset < abi.KVM_STEAL_TIME_SIZE:
-                name = _FIELDS.get(offset, f"byte {offset} of the area")
-                if name == "steal" and len(change.data) == 4:
-                    name = "steal, lower half"
-                return [("host", "stores", f"{name} = {value if name == 'version' else hex(value)}")]
+                return [("host", "stores", _field(offset, len(change.data), value))]
     return [("host", "stores", f"{change.data.hex(' ')} at {change.gpa:#x}")]
 
 
@@ -136,20 +133,19 @@ def _access(access: Access, found: int, gpa: int | None, symbols: Symbols) -> st
     if gpa is None or not 0 <= access.linear - gpa < abi.KVM_STEAL_TIME_SIZE:
         name = symbols.name(access.linear) or f"{access.linear:#x}"
         return f"{'writes' if access.write else 'reads'} {name} = {value}"
-    name = _FIELDS.get(access.linear - gpa, f"byte {access.linear - gpa} of the area")
-    if access.size == 4 and name == "steal":
+    return f"{'writes' if access.write else 'reads'} {_field(access.linear - gpa, access.size, value)}"
+
+
+def _field(offset: int, size: int, value: int) -> str:
+    """What of the area is there, and its value."""
+    name = _FIELDS.get(offset, f"byte {offset} of the area")
+    if size == 4 and name == "steal":
         name = "steal, lower half"
-    return f"{'writes' if access.write else 'reads'} {name} = {value if name == 'version' else hex(value)}"
+    return f"{name} = {value if name == 'version' else hex(value)}"
 
 
 def _event(event: Event) -> str:
-    tell: dict[type, Callable[[object], str]] = {
-        trace.Mark: _mark,
-        trace.MsrWrite: _msr,
-        trace.ExitEvent: _exit,
-        trace.End: _end,
-    }
-    teller = tell.get(type(event))
+    teller = _TELLERS.get(type(event))
     return "" if teller is None else teller(event)
 
 

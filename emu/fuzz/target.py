@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from emu import abi, trace
 from emu.boot.image import Image
 from emu.code.symbols import Symbols
-from emu.explore.instance import Read
 from emu.faults import HostError
 from emu.fuzz.records import HOSTS, ODD_HOST
 from emu.guest import load_guest
@@ -40,7 +39,6 @@ class Target(NamedTuple):
     passes: tuple[int, ...] = (0,)
     clamps: bool = False
     oracles: tuple[str, ...] = ()
-    read: Read | None = None
     ram: int = abi.MIN_RAM
 
     def config(self) -> Config:

@@ -8,7 +8,7 @@ In Linux: KVM's dirty log, Documentation/virt/kvm/api.rst, KVM_GET_DIRTY_LOG, an
 
 import ctypes
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from emu import abi
 from emu.ram import Ram, anonymous
@@ -45,11 +45,7 @@ class Memory:
 
     def stored(self, gpa: int, size: int) -> None:
         """Since it was looked at last, RAM can have changed here alone."""
-        for page in range(gpa // abi.PAGE_SIZE, (gpa + size - 1) // abi.PAGE_SIZE + 1):
-            at = page * abi.PAGE_SIZE
-            content = self._ram.bytes[at : at + abi.PAGE_SIZE]
-            if content != self._copy[at : at + abi.PAGE_SIZE]:
-                self._note(page, content)
+        self._note_changed(gpa // abi.PAGE_SIZE * abi.PAGE_SIZE, gpa + size)
 
     def restore(self, pages: Pages, *, look: bool = True) -> None:
         """Make RAM hold what it held when `keep` gave these pages; only what differs is written. `look` as for keep."""
@@ -67,15 +63,16 @@ class Memory:
         ram, copy = self._addresses
         size = self._ram.size
         for at in range(0, size, _SLICE):
-            if _memcmp(ram + at, copy + at, min(_SLICE, size - at)):
-                for page, content in self._changed(at):
-                    self._note(page, content)
+            end = min(at + _SLICE, size)
+            if _memcmp(ram + at, copy + at, end - at):
+                self._note_changed(at, end)
 
-    def _changed(self, slice_at: int) -> Iterator[tuple[int, bytes]]:
-        for at in range(slice_at, min(slice_at + _SLICE, self._ram.size), abi.PAGE_SIZE):
+    def _note_changed(self, first: int, end: int) -> None:
+        """Note the pages from `first`, where one begins, to `end` that are not what they were."""
+        for at in range(first, end, abi.PAGE_SIZE):
             content = self._ram.bytes[at : at + abi.PAGE_SIZE]
             if content != self._copy[at : at + abi.PAGE_SIZE]:
-                yield at // abi.PAGE_SIZE, content
+                self._note(at // abi.PAGE_SIZE, content)
 
     def _note(self, page: int, content: bytes) -> None:
         at = page * abi.PAGE_SIZE

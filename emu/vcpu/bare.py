@@ -17,7 +17,7 @@ from unicorn.unicorn_const import UC_ERR_OK
 from emu import abi
 from emu.ram import anonymous
 from emu.vcpu import native, vmcb
-from emu.vcpu.engine import NO_EXIT, Engine, EngineError
+from emu.vcpu.engine import EVERYWHERE, NO_EXIT, Engine
 from emu.vcpu.native import Play, Run
 from emu.vcpu.native.plain import Plain
 from emu.vcpu.registers import uclib
@@ -33,8 +33,8 @@ class Bare:
 
     `area` is the guest's, of `area_size` bytes (0: none is registered), `current` the value that is published in it.
     `owned` are ranges (first, end) of linear addresses to which the guest may store. Without `covers` no edges are
-    counted. The engine is this object's from
-    now on. Addresses are linear and must be guest-physical at once, as with the page tables that a guest is given.
+    counted. The engine is this object's from now on. Addresses are linear and must be guest-physical at once, as with
+    the page tables that a guest is given.
     """
 
     def __init__(
@@ -123,27 +123,17 @@ class Bare:
             ]
         self._called = called  # kept alive
         block, access, store, out, in_ = called
-        const, everywhere = unicorn_const, (1, 0)
+        const, user = unicorn_const, self._place
         if covers:
-            self._add(const.UC_HOOK_BLOCK, block, *everywhere)
+            engine.hook(const.UC_HOOK_BLOCK, block, *EVERYWHERE, user=user)
         if run.area_size:
             area = run.area, run.area + run.area_size - 1
-            self._add(const.UC_HOOK_MEM_READ, access, *area)
-            self._add(const.UC_HOOK_MEM_WRITE, access, *area)
-        self._add(const.UC_HOOK_MEM_WRITE, store, *everywhere)
-        self._add(const.UC_HOOK_INSN, out, *everywhere, x86_const.UC_X86_INS_OUT)
-        self._add(const.UC_HOOK_INSN, in_, *everywhere, x86_const.UC_X86_INS_IN)
+            engine.hook(const.UC_HOOK_MEM_READ, access, *area, user=user)
+            engine.hook(const.UC_HOOK_MEM_WRITE, access, *area, user=user)
+        engine.hook(const.UC_HOOK_MEM_WRITE, store, *EVERYWHERE, user=user)
+        engine.hook(const.UC_HOOK_INSN, out, *EVERYWHERE, x86_const.UC_X86_INS_OUT, user=user)
+        engine.hook(const.UC_HOOK_INSN, in_, *EVERYWHERE, x86_const.UC_X86_INS_IN, user=user)
         engine.flush_code()
-
-    def _add(self, kind: int, callback: Any, first: int, last: int, *instruction: int) -> None:
-        number = ctypes.c_size_t()
-        extra = tuple(ctypes.c_int(one) for one in instruction)
-        error = uclib.uc_hook_add(
-            *(self._engine.handle, ctypes.byref(number), ctypes.c_int(kind), callback, ctypes.byref(self.run)),
-            *(ctypes.c_uint64(first), ctypes.c_uint64(last), *extra),
-        )
-        if error != UC_ERR_OK:
-            raise EngineError(f"the engine refuses a callback with error {error}")
 
     def execute(self, plays: bytes) -> str:
         """Run once more, with these stores (Play after Play, in order of `at`); why it ended. The rest is in `run`.

@@ -47,6 +47,7 @@ _MISC = vmcb.intercept_bits(
 )
 _VINTR = vmcb.intercept_bits(vmcb.EXIT_VINTR)
 _MSR_HSAVE_PA = 0xC0010117
+EVERYWHERE = 1, 0  # the range of a hook that has none
 SVM_BASE = 0x100  # the engine reports #VMEXIT code c as interrupt number SVM_BASE + c
 _STALE_AT_ONCE = 64  # from so many pages on it is quicker to forget all translated code
 _BLOCK_COUNT = 8  # in uc_tb, where a block's count of instructions is
@@ -223,21 +224,35 @@ class Engine:
             (unicorn_const.UC_HOOK_INSN_INVALID, None),
             (unicorn_const.UC_HOOK_EDGE_GENERATED, None),
         )
-        for hook, (kind, instruction) in zip(self._hooks, kinds, strict=True):
-            number = ctypes.c_size_t()
-            everywhere = (ctypes.c_uint64(1), ctypes.c_uint64(0))
-            extra = () if instruction is None else (i32(instruction),)
-            error = uclib.uc_hook_add(self.handle, ctypes.byref(number), i32(kind), hook, None, *everywhere, *extra)
-            if error != UC_ERR_OK:
-                raise EngineError(f"the engine refuses a hook of kind {kind} with error {error}")
+        for callback, (kind, instruction) in zip(self._hooks, kinds, strict=True):
+            extra = () if instruction is None else (instruction,)
+            number = self.hook(kind, callback, *EVERYWHERE, *extra)
             if instruction in (x86_const.UC_X86_INS_IN, x86_const.UC_X86_INS_OUT):
                 self._port_hooks.append(number)
 
+    def hook(
+        self, kind: int, callback: Any, first: int, last: int, *instruction: int, user: Any = None
+    ) -> ctypes.c_size_t:
+        """Have `callback`, which must stay alive, called for what is in this range; the number for `unhook`. It is
+        given `user`. Code that is translated already does not call it: see `flush_code`."""
+        number = ctypes.c_size_t()
+        error = uclib.uc_hook_add(
+            *(self.handle, ctypes.byref(number), ctypes.c_int(kind), callback, user),
+            *(ctypes.c_uint64(first), ctypes.c_uint64(last), *map(ctypes.c_int, instruction)),
+        )
+        if error != UC_ERR_OK:
+            raise EngineError(f"the engine refuses a hook of kind {kind} with error {error}")
+        return number
+
+    def unhook(self, numbers: list[ctypes.c_size_t]) -> None:
+        """Take these hooks away, and forget all code that calls them."""
+        while numbers:
+            uclib.uc_hook_del(self.handle, numbers.pop())
+        self.flush_code()
+
     def drop_port_hooks(self) -> None:
         """Let somebody else hear of IN and OUT."""
-        while self._port_hooks:
-            uclib.uc_hook_del(self.handle, self._port_hooks.pop())
-        self.flush_code()
+        self.unhook(self._port_hooks)
 
     @property
     def counter_place(self) -> ctypes.c_uint64:

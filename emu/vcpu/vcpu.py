@@ -119,8 +119,8 @@ class Vcpu:
         The engine hears of it when it is needed: who looks at many moments seldom enters them all.
         """
         new, self.retired, self.completions, self.window_gpa, pending = whole
-        self._owed = new, transfer.kept_msrs(new)
         self.msrs, self.debug = transfer.kept_msrs(new), list(new.debug)
+        self._owed = new, dict(self.msrs)
         self._rip, self._stepped, self._trap_after_step = new.rip, False, new.trap
         self._long, self._stepping, self._port = pending
         self._mistaken = None

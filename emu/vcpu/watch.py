@@ -9,13 +9,11 @@ In Linux: perf_event_open(2) with PERF_TYPE_BREAKPOINT is the same offer, made b
 
 import ctypes
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from unicorn import unicorn_const
-from unicorn.unicorn_const import UC_ERR_OK
 
-from emu.vcpu.engine import Engine, EngineError
-from emu.vcpu.registers import uclib
+from emu.vcpu.engine import Engine
 
 _MEM_WRITE = unicorn_const.UC_MEM_WRITE
 
@@ -54,27 +52,16 @@ class Watch:
         self._on_code = ctypes.CFUNCTYPE(None, void, u64, u32, void)(self._code)
         self._on_memory = ctypes.CFUNCTYPE(None, void, i32, u64, i32, i64, void)(self._memory)
         for first, last in code:
-            self._add(unicorn_const.UC_HOOK_CODE, self._on_code, first, last)
+            self._numbers.append(engine.hook(unicorn_const.UC_HOOK_CODE, self._on_code, first, last))
         for first, last in reads:
-            self._add(unicorn_const.UC_HOOK_MEM_READ, self._on_memory, first, last)
+            self._numbers.append(engine.hook(unicorn_const.UC_HOOK_MEM_READ, self._on_memory, first, last))
         for first, last in writes:
-            self._add(unicorn_const.UC_HOOK_MEM_WRITE, self._on_memory, first, last)
+            self._numbers.append(engine.hook(unicorn_const.UC_HOOK_MEM_WRITE, self._on_memory, first, last))
         engine.flush_code()
 
     def close(self) -> None:
         """Take the hooks away."""
-        for number in self._numbers:
-            uclib.uc_hook_del(self._engine.handle, number)
-        self._numbers.clear()
-        self._engine.flush_code()
-
-    def _add(self, kind: int, callback: Any, first: int, last: int) -> None:
-        number = ctypes.c_size_t()
-        span = ctypes.c_uint64(first), ctypes.c_uint64(last)
-        error = uclib.uc_hook_add(self._engine.handle, ctypes.byref(number), ctypes.c_int(kind), callback, None, *span)
-        if error != UC_ERR_OK:
-            raise EngineError(f"the engine refuses a watch with error {error}")
-        self._numbers.append(number)
+        self._engine.unhook(self._numbers)
 
     def _code(self, _uc: int, linear: int, _size: int, _data: int) -> None:
         assert self._executed is not None

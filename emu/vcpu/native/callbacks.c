@@ -5,22 +5,12 @@
 //
 // In Linux: kernel/kcov.c is this for coverage.
 
-#include <stdint.h>
+#include "play.h"
+
 #include <string.h>
 
 #define MAX_READS 256
 #define MAX_CURRENT 16
-#define EVEN 1 // the store publishes `steal`
-#define ODD 2  // no value is current from here on
-
-struct play { // one store of the host, before the visible access of this number
-    uint32_t at;
-    uint16_t offset; // in the area
-    uint8_t size;
-    uint8_t flags;
-    uint64_t value;
-    uint64_t steal; // with EVEN: what is current from here on
-};
 
 struct reading { // a read that has ended
     uint64_t value;

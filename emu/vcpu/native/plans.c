@@ -2,26 +2,16 @@
 //
 // The Python says what an input means; a test holds this to it. In Linux: record_steal_time() in arch/x86/kvm/x86.c.
 
-#include <stdint.h>
+#include "play.h"
+
 #include <string.h>
 
-#define EVEN 1
-#define ODD 2
 #define MOST_RECORDS 64
 #define MOST_PLAYS 2048
 #define STEAL 0
 #define VERSION 8
 #define PREEMPTED 16
 #define AREA 64
-
-struct play {
-    uint32_t at;
-    uint16_t offset;
-    uint8_t size;
-    uint8_t flags;
-    uint64_t value;
-    uint64_t steal;
-};
 
 enum kind { UPDATE, STEP, BURST, HALVES, TO_BORDER, WRAP, SET_PREEMPTED, PAD, BACK, FLIP, STUCK, ZERO, RAW };
 
