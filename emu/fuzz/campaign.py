@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from emu.faults import HostError
 from emu.fuzz import afl
+from emu.fuzz.findings import kept_in
 from emu.fuzz.worker import AFL, ATHERIS, HYPOTHESIS, Job
 
 _MOST_DEATHS = 5
@@ -231,10 +232,8 @@ def blocks(out: Path) -> list[tuple[int, int]]:
 def findings(out: Path) -> list[dict[str, Any]]:
     """What finding.json of each finding says, with its `key` and the `bytes` of its input."""
     told = []
-    for path in sorted((out / "findings").glob("*/finding.json")):
-        if path.parent.name.startswith("."):
-            continue
+    for path in kept_in(out / "findings"):
         with contextlib.suppress(OSError, ValueError):
-            one = json.loads(path.read_text(encoding="utf-8"))
-            told.append({"key": path.parent.name, **one, "bytes": os.path.getsize(path.parent / "input")})
+            one = json.loads((path / "finding.json").read_text(encoding="utf-8"))
+            told.append({"key": path.name, **one, "bytes": os.path.getsize(path / "input")})
     return told

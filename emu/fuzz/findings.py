@@ -143,14 +143,17 @@ def _position(failed: Failure, told: Told) -> int:
     return told.ends_at
 
 
+def kept_in(folder: Path) -> list[Path]:
+    """The folders of findings that are whole, in order; what begins with a dot is not yet, or no more."""
+    return sorted(one.parent for one in folder.glob("[!.]*/input"))
+
+
 class _Folder:
     """A folder of findings. One that is known is replaced by a shorter one alone."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.known: dict[str, int] = {}
-        for one in sorted(folder.glob("[a-z]*/input")) if folder.is_dir() else []:
-            self.known[one.parent.name] = one.stat().st_size
+        self.known = {one.name: (one / "input").stat().st_size for one in kept_in(folder)}
 
     def _keep(self, key: str, files: Mapping[str, bytes]) -> bool:
         """Keep a finding of these files, whole; whether it is new, or shorter than what was known."""
@@ -207,15 +210,15 @@ def settle(folder: Path, harness: Harness | None, early: Iterable[Finding]) -> l
     """Put findings that the target, as it is now, has no more into `fixed/` beside their folder; their keys."""
     still = {one.key for one in early}
     fixed = []
-    for path in sorted(folder.glob("[a-z]*/input")) if folder.is_dir() else []:
-        key = path.parent.name
-        if key in still or (harness is not None and harness.fails(path.read_bytes()) is not None):
+    for path in kept_in(folder):
+        key = path.name
+        if key in still or (harness is not None and harness.fails((path / "input").read_bytes()) is not None):
             continue
         place = folder.parent / "fixed" / key
         try:
             shutil.rmtree(place, ignore_errors=True)
             place.parent.mkdir(exist_ok=True)
-            os.replace(path.parent, place)
+            os.replace(path, place)
         except OSError as error:
             raise HostError(f"a finding cannot be put aside ({error.strerror})", str(place)) from None
         fixed.append(key)

@@ -221,9 +221,7 @@ def _hypothesis(session: Session | HostSession) -> None:
         import hypothesis
         from hypothesis import strategies
     except ImportError:
-        raise SystemExit(
-            "the package `hypothesis` is not installed: python -m pip install 'kvm-steal-emu[fuzz]'"
-        ) from None
+        raise _missing("hypothesis") from None
     for number in range(1 << 30):
 
         @hypothesis.settings(
@@ -249,9 +247,7 @@ def _atheris(session: Session | HostSession) -> None:
         core = importlib.import_module("atheris.core_with_libfuzzer")
         atheris = importlib.import_module("atheris")
     except ImportError:
-        raise SystemExit(
-            "the package `atheris` is not installed: python -m pip install 'kvm-steal-emu[fuzz]'"
-        ) from None
+        raise _missing("atheris") from None
     job = session.job
     corpus = Path(job.out) / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
@@ -264,13 +260,7 @@ def _atheris(session: Session | HostSession) -> None:
             sys.stdout.flush()
             os._exit(0)
 
-    options = [
-        f"-max_len={MOST_BYTES}",
-        f"-seed={job.seed % (1 << 31) + 1}",
-        "-len_control=0",
-        "-reload=1",
-        "-verbosity=0",
-    ]
+    options = [f"-max_len={session.most_bytes}", f"-seed={job.seed % (1 << 31) + 1}", "-reload=1", "-verbosity=0"]
     atheris.Setup(["emu-fuzz", *options, str(corpus)], one)
     if isinstance(session, HostSession):
         atheris.Fuzz()

@@ -16,7 +16,8 @@ from emu.conform import generate
 from emu.conform.text import parse_sequence
 from emu.faults import HostError
 from emu.fuzz import operations
-from emu.fuzz.host import HostHarness
+from emu.fuzz.findings import HostFindings
+from emu.fuzz.host import HostFinding, HostHarness
 from emu.fuzz.operations import MOST_BYTES, decode, encode, short_sequences
 from emu.fuzz.own_device import device_of
 from emu.kvm.operations import PAGES, RAM_SIZE, Load, Store, Wrmsr
@@ -104,6 +105,19 @@ def test_finding_is_the_shortest_sequence_and_how_to_do_it_again(
     assert main(["fuzz", "encode", "--operations", "lines", "-o", "again"]) == 0
     assert (tmp_path / "again").read_bytes() == (place / "input").read_bytes()
     assert main(["fuzz", "replay", str(place)]) == 2  # its story says how
+    # The same command goes on with what is there, and does not find it anew.
+    capsys.readouterr()
+    assert main([*words, "--runs", "2000"]) == 1
+    assert "found after" not in capsys.readouterr().out
+
+
+def test_finding_of_kvm_is_known_when_it_goes_on(tmp_path: Path) -> None:
+    """Its name begins with a capital."""
+    sequence = tuple(parse_sequence("wrmsr STEAL_TIME 1"))
+    one = HostFinding("KVM-01234567", "KVM", "why", sequence, ("a story",))
+    assert HostFindings(tmp_path).add(one)
+    assert HostFindings(tmp_path).known == {"KVM-01234567": 16}
+    assert not HostFindings(tmp_path).add(one)
 
 
 def test_campaign_without_a_finding_ends_with_status_0(
