@@ -12,6 +12,7 @@ import pytest
 
 from emu import abi, toolchain
 from emu.__main__ import COMMANDS, main
+from emu.commands import fuzz as fuzz_command
 from emu.commands import run as run_command
 from emu.commands.flags import config_from
 from emu.devices.hypercalls import Answer, Hypercalls
@@ -100,8 +101,7 @@ def test_command_line_shown_is_understood(command, tmp_path, monkeypatch, capsys
         return
     if words[0] == "fuzz":
         if words[2:] and words[2:] != ["--help"]:
-            module = importlib.import_module("emu.commands.fuzz")
-            getattr(module, f"_{words[1]}_parser")().parse(words[2:])
+            fuzz_command.WAYS[words[1]].parser().parse(words[2:])
         return
     if words[0] != "run":
         # These do their work while they read: let them, on files that are there, with nothing to be built.

@@ -21,7 +21,7 @@ from emu.faults import HostError
 from emu.fuzz.harness import MAP_SIZE
 from emu.fuzz.records import MOST_BYTES
 from emu.fuzz.target import target_of
-from emu.fuzz.worker import Enough, Job, Session
+from emu.fuzz.worker import Enough, GuestSession, Job
 
 PROGRAM = "afl-fuzz"
 _CONTROL, _STATUS = 198, 199
@@ -78,7 +78,7 @@ def told(out: Path, number: int) -> dict[str, Any]:
     return found if type(found) is dict else {}
 
 
-class _Quiet(Session):
+class _Quiet(GuestSession):
     """A session that says how it goes in a file."""
 
     def tell(self, **more: Any) -> None:
@@ -116,7 +116,7 @@ def main(words: Sequence[str]) -> None:
     session.cover()
 
 
-def _serve(session: Session) -> None:
+def _serve(session: GuestSession) -> None:
     options = _OPTIONS | _SHARED_INPUT | _SIZED_MAP | MAP_SIZE - 1 << 1
     shared = _Shared(int(os.environ["__AFL_SHM_ID"]))
     session.harness.use_map(shared.place)

@@ -43,6 +43,19 @@ class State(NamedTuple):
     native: bool
 
 
+# How a campaign stands that had not to begin.
+NOT_BEGUN = State(0.0, 0, 0, 0, 0, 0.0, 0, 0, (), native=True)
+
+
+class Listener(NamedTuple):
+    """Who is called: `told` with the state now and then, `found` with each finding as a worker tells it; `check` may
+    raise to end it all."""
+
+    told: Callable[[State], None]
+    found: Callable[[dict[str, Any]], None]
+    check: Callable[[], None]
+
+
 def default_engine() -> str:
     """The engine that is installed: atheris, or else Hypothesis. Raises HostError where there is neither."""
     for name in (ATHERIS, HYPOTHESIS):
@@ -103,20 +116,13 @@ class _Worker:
         return lines[-1][:200] if lines else f"status {self.process.returncode}"
 
 
-def run(
-    job: Job,
-    jobs: int,
-    told: Callable[[State], None],
-    found: Callable[[dict[str, Any]], None],
-    check: Callable[[], None],
-) -> State:
+def run(job: Job, jobs: int, listener: Listener) -> State:
     """Run `jobs` workers, which differ in number and seed, until the bounds of the job are met.
 
-    `told` is called with the state now and then, `found` with each finding as a worker tells it; `check` may raise to
-    end it all. Raises HostError where workers die again and again.
+    Raises HostError where workers die again and again.
     """
     if job.engine == AFL:
-        return _run_afl(job, jobs, told, found, check)
+        return _run_afl(job, jobs, listener)
     heard: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
     share = -(-job.runs // jobs) if job.runs else 0
     workers = [
@@ -134,14 +140,14 @@ def run(
 
     try:
         while alive:
-            check()
+            listener.check()
             with contextlib.suppress(queue.Empty):
                 number, line = heard.get(timeout=0.2)
                 worker = workers[number]
                 if line is not None:
                     worker.last = line
                     if "finding" in line:
-                        found(line)
+                        listener.found(line)
                         if job.first:
                             last_call = min(last_call, time.monotonic() + _LAST_CALL_S)
                 elif worker.process.returncode == 0:
@@ -156,7 +162,7 @@ def run(
                     workers[number] = _Worker(again if job.seconds else again._replace(seconds=0), heard)
             if time.monotonic() > last_call:
                 break
-            told(state())
+            listener.told(state())
     finally:
         for one in workers:
             if one.process.poll() is None:
@@ -170,13 +176,7 @@ def run(
     return state()
 
 
-def _run_afl(
-    job: Job,
-    jobs: int,
-    told: Callable[[State], None],
-    found: Callable[[dict[str, Any]], None],
-    check: Callable[[], None],
-) -> State:
+def _run_afl(job: Job, jobs: int, listener: Listener) -> State:
     """The same, led by instances of afl-fuzz, which share what they find among themselves."""
     begun, out = time.monotonic(), Path(job.out)
     for number in range(jobs):
@@ -194,15 +194,15 @@ def _run_afl(
     try:
         while first or any(one.poll() is None for one in processes):
             first = False
-            check()
+            listener.check()
             time.sleep(0.2)
             for one in findings(out):
                 if one["key"] not in known:
                     known.add(one["key"])
                     done = state()
-                    found({**one, "after": done.executions, "at": done.seconds})
+                    listener.found({**one, "after": done.executions, "at": done.seconds})
             now = state()
-            told(now)
+            listener.told(now)
             enough = (job.first and known) or (job.runs and now.executions >= job.runs) or time.monotonic() > last_call
             if enough:
                 break

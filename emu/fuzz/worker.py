@@ -13,21 +13,19 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from emu import data
 from emu.devices.steal_time import StealTime
-from emu.faults import HostError
 from emu.fuzz import findings, operations, sweep
 from emu.fuzz.findings import Findings, HostFindings
 from emu.fuzz.harness import MAP_SIZE, Harness
 from emu.fuzz.host import HostHarness
-from emu.fuzz.outcome import Failure
 from emu.fuzz.own_device import device_of
 from emu.fuzz.records import MOST_BYTES, encode
-from emu.fuzz.target import Target, beginning, target_of
+from emu.fuzz.target import Target, target_of
 
 ATHERIS, AFL, HYPOTHESIS, RANDOM, SWEEP = "atheris", "afl", "hypothesis", "random", "sweep"
 _EVERY_S = 0.5
@@ -49,173 +47,187 @@ class Job(NamedTuple):
     number: int = 0
 
 
-class Enough(Exception):
-    """The bound of the job is met."""
+class Enough(BaseException):
+    """The bound of the job is met. No error: an engine that looks at what fails must let it pass."""
 
 
 class Session:
-    """Executes inputs, and keeps what they find."""
+    """Tries inputs, keeps what they find, says how it goes, and ends where the job's bound is met.
 
-    most_bytes = MOST_BYTES
+    Of a guest or a host under test, which say what an input is and what a finding.
+    """
 
-    def __init__(self, job: Job, target: Target) -> None:
+    most_bytes: int
+    look_every: int  # executions between two looks at the clock
+
+    def __init__(self, job: Job, harness: Harness | HostHarness, kept: Findings | HostFindings) -> None:
         self.job = job
-        self.harness = Harness(target)
-        self.findings = Findings(Path(job.out) / "findings", target)
-        self.swept: list[tuple[str, int]] = []
-        self._looked_into: dict[str, set[tuple[str, int | None]]] = {}
-        self._unconfirmed = 0
-        self._begun = time.monotonic()
-        self._next = self._begun
-        self._new_edge = self._begun
-        self._edges = self._covered = 0
+        self._judges, self._kept = harness, kept
+        self._swept: list[tuple[str, int]] = []
+        self._begun = self._next = time.monotonic()
 
     def one(self, given: bytes) -> None:
-        """Execute these bytes. Raises Enough where the job is done."""
-        harness = self.harness
-        found = harness.fails(given)
-        if found is not None:
-            self._found(given, found)
-        if harness.executions % 64 == 0 or found is not None:
+        """Try these bytes. Raises Enough where the job is done."""
+        failed = self.fails(given)
+        if failed or self._judges.executions % self.look_every == 0:
             self._look()
 
+    def fails(self, given: bytes) -> bool:
+        """Whether something fails with these bytes, which is then looked into."""
+        raise NotImplementedError
+
+    def families(self) -> Iterator[tuple[str, int, Iterator[bytes]]]:
+        """Inputs that are short, by families: name, size, inputs."""
+        raise NotImplementedError
+
+    def sweep(self) -> None:
+        """Go through all that is short."""
+        for name, size, inputs in self.families():
+            for given in inputs:
+                self.one(given)
+            self._swept.append((name, size))
+            self.tell()
+
     def _look(self) -> None:
-        now = time.monotonic()
-        if self.harness.edges != self._edges:
-            self._edges, self._new_edge = self.harness.edges, now
-        job = self.job
+        now, job = time.monotonic(), self.job
         enough = (
-            (job.runs and self.harness.executions >= job.runs)
+            (job.runs and self._judges.executions >= job.runs)
             or (job.seconds and now - self._begun >= job.seconds)
-            or (job.first and self.findings.known)
+            or (job.first and self._kept.known)
         )
         if enough or now >= self._next:
             self._next = now + _EVERY_S
             self.tell()
-            if self._edges != self._covered:
-                self._covered = self._edges
-                self.cover()
+            self.cover()
         if enough:
             raise Enough
 
-    def tell(self, **more: Any) -> None:
-        """A line for whoever watches."""
-        _say({**self.state(), **more})
-
     def state(self) -> dict[str, Any]:
         """How it goes."""
-        now = time.monotonic()
         return {
-            "executions": self.harness.executions,
-            "exactly": self.harness.exactly,
-            "edges": self.harness.edges,
-            "findings": len(self.findings.known),
-            "unconfirmed": self._unconfirmed,
-            "since_edge": round(now - self._new_edge, 1),
-            "seconds": round(now - self._begun, 2),
-            "swept": self.swept,
-            "native": self.harness.is_native,
+            **_NOTHING,
+            "executions": self._judges.executions,
+            "findings": len(self._kept.known),
+            "seconds": round(time.monotonic() - self._begun, 2),
+            "swept": self._swept,
         }
 
-    def _found(self, given: bytes, failed: Failure) -> None:
-        ways = self._looked_into.setdefault(failed.oracle, set())
-        way = failed.oracle, failed.read
-        if way in ways or len(ways) >= _MOST_OF_ORACLE:
-            return
-        ways.add(way)
-        shortest = findings.shortest(self.harness, given)
-        made = findings.finding(self.harness, shortest, data.source_text)
-        if made is None:
-            self._unconfirmed += 1
-        elif self.findings.add(made):
-            executed, seconds = self.harness.executions, time.monotonic() - self._begun
-            self.tell(finding=made.key, oracle=made.oracle, why=made.why, after=executed, at=round(seconds, 2))
+    def tell(self, **more: Any) -> None:
+        """A line for whoever watches."""
+        sys.stdout.write(json.dumps({**self.state(), **more}) + "\n")
+        sys.stdout.flush()
 
-    def sweep(self) -> None:
-        """Go through the short schedules, all of them."""
-        harness = self.harness
-        _, _, plain = harness.run(b"")
-        for family in sweep.families(harness.target.host, plain.accesses):
-            for given in family.inputs:
-                self.one(encode(given))
-            self.swept.append((family.name, family.size))
-            self.tell()
+    def tell_found(self, key: str, why: str) -> None:
+        """A line about a finding."""
+        at = round(time.monotonic() - self._begun, 2)
+        self.tell(finding=key, why=why, after=self._judges.executions, at=at)
+
+    def cover(self) -> None:
+        """Keep what has been covered, where there is more than before."""
+
+
+class GuestSession(Session):
+    """A guest under test."""
+
+    most_bytes, look_every = MOST_BYTES, 64
+
+    def __init__(self, job: Job, target: Target) -> None:
+        self.harness = Harness(target)
+        self._findings = Findings(Path(job.out) / "findings", target)
+        super().__init__(job, self.harness, self._findings)
+        self._looked_into: dict[str, set[int | None]] = {}  # by oracle, the reads that it was violated by
+        self._unconfirmed = 0
+        self._new_edge = self._begun
+        self._edges = self._covered = 0
+
+    def fails(self, given: bytes) -> bool:
+        """See Session."""
+        failed = self.harness.fails(given)
+        if failed is None:
+            return False
+        reads = self._looked_into.setdefault(failed.oracle, set())
+        if failed.read not in reads and len(reads) < _MOST_OF_ORACLE:
+            reads.add(failed.read)
+            made = findings.finding(self.harness, findings.shortest(self.harness, given), data.source_text)
+            if made is None:
+                self._unconfirmed += 1
+            elif self._findings.add(made):
+                self.tell_found(made.key, made.why)
+        return True
+
+    def families(self) -> Iterator[tuple[str, int, Iterator[bytes]]]:
+        """See Session."""
+        _, _, plain = self.harness.run(b"")
+        for family in sweep.families(self.harness.target.host, plain.accesses):
+            yield family.name, family.size, map(encode, family.inputs)
+
+    def state(self) -> dict[str, Any]:
+        """See Session."""
+        harness, now = self.harness, time.monotonic()
+        if harness.edges != self._edges:
+            self._edges, self._new_edge = harness.edges, now
+        return {
+            **super().state(),
+            "exactly": harness.exactly,
+            "edges": harness.edges,
+            "unconfirmed": self._unconfirmed,
+            "since_edge": round(now - self._new_edge, 1),
+            "native": harness.is_native,
+        }
 
     def cover(self) -> None:
         """Keep which blocks the guest has come to."""
-        Path(self.job.out).mkdir(parents=True, exist_ok=True)
         place = Path(self.job.out) / f"blocks-{self.job.number}.json"
+        if self._covered == self.harness.edges and place.is_file():
+            return
+        self._covered = self.harness.edges
+        place.parent.mkdir(parents=True, exist_ok=True)
         new = place.with_suffix(".new")
         new.write_text(json.dumps(self.harness.blocks()) + "\n", encoding="ascii")
         os.replace(new, place)
 
 
-class HostSession:
-    """Judges sequences, and keeps those that a host fails in."""
+class HostSession(Session):
+    """A host under test. What it covers is our own code, which atheris looks at."""
 
-    most_bytes = operations.MOST_BYTES
+    most_bytes, look_every = operations.MOST_BYTES, 16
 
     def __init__(self, job: Job) -> None:
         asked = job.target
         device = device_of(asked["device"]) if asked.get("device") else StealTime
-        self.job = job
-        self.harness = HostHarness(kvm=asked["kvm"], known=asked["known"], device=device)
-        self.findings = HostFindings(Path(job.out) / "findings")
-        self.swept: list[tuple[str, int]] = []
+        self._harness = HostHarness(kvm=asked["kvm"], known=asked["known"], device=device)
+        self._findings = HostFindings(Path(job.out) / "findings")
+        super().__init__(job, self._harness, self._findings)
         self._looked_into: set[str] = set()
-        self._begun = self._next = time.monotonic()
 
-    def one(self, given: bytes) -> None:
-        """Judge what these bytes mean. Raises Enough where the job is done."""
-        found = self.harness.fails(given)
-        if found is not None:
-            # The same judge, operation and field once: what follows from one mistake is legion.
-            way = f"{found.judge} {found.difference.what}"
-            if way not in self._looked_into:
-                self._looked_into.add(way)
-                made = self.harness.finding(given)
-                if made is not None and self.findings.add(made):
-                    at = round(time.monotonic() - self._begun, 2)
-                    self.tell(finding=made.key, why=made.why, after=self.harness.executions, at=at)
-        if self.harness.executions % 16 == 0 or found is not None:
-            now, job = time.monotonic(), self.job
-            enough = (
-                (job.runs and self.harness.executions >= job.runs)
-                or (job.seconds and now - self._begun >= job.seconds)
-                or (job.first and self.findings.known)
-            )
-            if enough or now >= self._next:
-                self._next = now + _EVERY_S
-                self.tell()
-            if enough:
-                raise Enough
+    def fails(self, given: bytes) -> bool:
+        """See Session."""
+        failed = self._harness.fails(given)
+        if failed is None:
+            return False
+        # The same judge, operation and field once: what follows from one mistake is legion.
+        way = f"{failed.judge} {failed.difference.what}"
+        if way not in self._looked_into:
+            self._looked_into.add(way)
+            made = self._harness.finding(given)
+            if made is not None and self._findings.add(made):
+                self.tell_found(made.key, made.why)
+        return True
 
-    def sweep(self) -> None:
-        """Go through the short sequences, all of them."""
+    def families(self) -> Iterator[tuple[str, int, Iterator[bytes]]]:
+        """See Session."""
         for name, size, sequences in operations.short_sequences():
-            for sequence in sequences:
-                self.one(operations.encode(sequence))
-            self.swept.append((name, size))
-            self.tell()
-
-    def tell(self, **more: Any) -> None:
-        """A line for whoever watches."""
-        seconds = round(time.monotonic() - self._begun, 2)
-        told = {"executions": self.harness.executions, "findings": len(self.findings.known), "seconds": seconds}
-        _say({**_NOTHING, **told, "swept": self.swept, "known": self.harness.known, **more})
-
-    def cover(self) -> None:
-        """What it covers is our own code, which atheris looks at."""
+            yield name, size, map(operations.encode, sequences)
 
 
-def _random(session: Session | HostSession) -> None:
+def _random(session: Session) -> None:
     """Random bytes, and nothing learned: what the engines are measured against."""
     rng = random.Random(session.job.seed)
     while True:
         session.one(rng.randbytes(rng.randrange(session.most_bytes + 1)))
 
 
-def _hypothesis(session: Session | HostSession) -> None:
+def _hypothesis(session: Session) -> None:
     """Hypothesis draws inputs; it is there everywhere, learns nothing of coverage, and shrinks nothing here."""
     try:
         import hypothesis
@@ -239,7 +251,7 @@ def _hypothesis(session: Session | HostSession) -> None:
         drawn()
 
 
-def _atheris(session: Session | HostSession) -> None:
+def _atheris(session: Session) -> None:
     """libFuzzer, by the package `atheris`, led by the guest's own edges."""
     import ctypes
 
@@ -262,7 +274,7 @@ def _atheris(session: Session | HostSession) -> None:
 
     options = [f"-max_len={session.most_bytes}", f"-seed={job.seed % (1 << 31) + 1}", "-reload=1", "-verbosity=0"]
     atheris.Setup(["emu-fuzz", *options, str(corpus)], one)
-    if isinstance(session, HostSession):
+    if not isinstance(session, GuestSession):
         atheris.Fuzz()
         return
     # libFuzzer counts what is between these two, as if a compiler had put it there; it wants a PC for each.
@@ -275,11 +287,11 @@ def _atheris(session: Session | HostSession) -> None:
     atheris.Fuzz()
 
 
-def _nothing(session: Session | HostSession) -> None:
+def _nothing(session: Session) -> None:
     """The sweep is all."""
 
 
-_ENGINES: dict[str, Callable[[Session | HostSession], None]] = {
+_ENGINES: dict[str, Callable[[Session], None]] = {
     ATHERIS: _atheris,
     HYPOTHESIS: _hypothesis,
     RANDOM: _random,
@@ -289,11 +301,6 @@ _ENGINES: dict[str, Callable[[Session | HostSession], None]] = {
 
 def _missing(package: str) -> SystemExit:
     return SystemExit(f"the package `{package}` is not installed: python -m pip install 'kvm-steal-emu[fuzz]'")
-
-
-def _say(told: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(told) + "\n")
-    sys.stdout.flush()
 
 
 def _instrument() -> None:
@@ -311,25 +318,6 @@ def _instrument() -> None:
                         setattr(one, word, atheris.instrument_func(function))
 
 
-def _before(job: Job, target: Target) -> bool:
-    """Keep what goes wrong before anything is done; whether that is all there can be."""
-    begun = time.monotonic()
-    kept = Findings(Path(job.out) / "findings", target)
-    known = 0
-    for one in findings.before(target, data.source_text):
-        if kept.add(one):
-            at = round(time.monotonic() - begun, 2)
-            _say({**_NOTHING, "findings": len(kept.known), "finding": one.key, "why": one.why, "after": 1, "at": at})
-        known += 1
-    if not known:
-        return False
-    try:
-        beginning(target)
-    except HostError:
-        return True  # it cannot be entered, and why has been found
-    return job.first
-
-
 _NOTHING: dict[str, Any] = {
     **dict.fromkeys(("executions", "exactly", "edges", "findings", "unconfirmed", "seconds"), 0),
     "since_edge": 0.0,
@@ -341,16 +329,13 @@ _NOTHING: dict[str, Any] = {
 def main(words: list[str]) -> None:
     """Work on a job."""
     job = Job(**json.loads(words[0]))
-    session: Session | HostSession
+    session: Session
     if "kvm" in job.target:
         if job.engine == ATHERIS:
             _instrument()
         session = HostSession(job)
     else:
-        target = target_of(job.target)
-        if job.number == 0 and _before(job, target):
-            return
-        session = Session(job, target)
+        session = GuestSession(job, target_of(job.target))
     try:
         if job.sweep:
             session.sweep()

@@ -1,7 +1,7 @@
 """`make bench-fuzz`: planted bugs, and how soon each engine finds them, side by side.
 
-Magma's way: of each bug one build has it and the clean one has not. Median over the seeds of executions and of
-seconds, from the start of a worker to the first finding; misses are seeds that found nothing within the bound.
+Magma's way: of each bug one build has it and the clean one has not. Median over the seeds of executions and of seconds,
+from the start of the command to its end with the first finding; misses are seeds that found nothing within the bound.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from tests.fuzz.test_host import WRONG, device
 from tests.fuzz.test_planted import PLANTED
@@ -21,52 +20,41 @@ from tests.fuzz.test_planted import PLANTED
 ENGINES = (("sweep first", "atheris", True), *((one, one, False) for one in ("atheris", "hypothesis", "random")))
 
 
-def one(target: dict[str, Any], engine: str, seed: int, seconds: float, *, sweep: bool) -> tuple[int, float] | None:
+def one(words: list[str], engine: str, seed: int, seconds: int, *, sweep: bool) -> tuple[int, float] | None:
     """Executions and seconds to the first finding, or None."""
     out = tempfile.mkdtemp()
-    job: dict[str, Any] = {
-        "target": target,
-        "out": out,
-        "engine": engine,
-        "seed": seed,
-        "seconds": seconds,
-        "first": True,
-        "sweep": sweep,
-    }
+    command = [sys.executable, "-m", "emu", "fuzz", *words, "--engine", engine, "--seed", str(seed), "--out", out]
+    command += ["--time", f"{seconds}s", "--exit-on-first", "--json", "--quiet", *([] if sweep else ["--no-sweep"])]
     begun = time.monotonic()
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "emu.fuzz.worker", json.dumps(job)], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        spent = time.monotonic() - begun
     finally:
         shutil.rmtree(out, ignore_errors=True)
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    found = [line for line in lines if "finding" in line]
-    return (found[0]["after"], time.monotonic() - begun) if found else None
+    told = json.loads(done.stdout)
+    return (told["executions"], spent) if told["findings"] else None
 
 
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--only", default="")
     parsed = parser.parse_args()
     where = Path(tempfile.mkdtemp())
-    targets: dict[str, dict[str, Any]] = {}
-    for name in PLANTED:
-        targets[f"guest {name}"] = {"guest": f"readers/{name}"}
+    targets = {f"guest {name}": ["guest", f"readers/{name}"] for name in PLANTED}
     for name in WRONG:
         (where / name).mkdir()
-        targets[f"host {name}"] = {"kvm": False, "known": True, "device": device(where / name, name)}
+        targets[f"host {name}"] = ["host", "--device", device(where / name, name)]
     print(f"{parsed.seeds} seeds, at most {parsed.seconds:g} s each: median executions, median seconds (misses)")
     print(f"{'':24}" + "".join(f"{title:>26}" for title, _, _ in ENGINES), flush=True)
     missed = 0
-    for title, target in targets.items():
+    for title, words in targets.items():
         if parsed.only not in title:
             continue
         cells = []
         for _, engine, sweep in ENGINES:
-            done = [one(target, engine, seed, parsed.seconds, sweep=sweep) for seed in range(parsed.seeds)]
+            done = [one(words, engine, seed, parsed.seconds, sweep=sweep) for seed in range(parsed.seeds)]
             found = [each for each in done if each is not None]
             misses = len(done) - len(found)
             missed += misses if sweep else 0

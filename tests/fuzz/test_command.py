@@ -53,8 +53,11 @@ def test_finding_is_kept_told_and_replayed(capsys: pytest.CaptureFixture[str], t
     assert "fixed" in capsys.readouterr().out
 
 
-def test_what_goes_wrong_before_is_found_and_replayed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert emu("guest", "readers/no_enable", "--engine", "sweep", "--quiet") == 1
+@pytest.mark.parametrize("engine", ["sweep", "afl"])  # whoever is to lead, there is nothing to be led
+def test_what_goes_wrong_before_is_found_and_replayed(
+    engine: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert emu("guest", "readers/no_enable", "--engine", engine, "--quiet") == 1
     (place,) = (tmp_path / "fuzz-no_enable" / "findings").iterdir()
     assert emu("replay", str(place)) == 1
     assert "has registered none" in capsys.readouterr().out
@@ -91,12 +94,12 @@ def test_engine_finds_it_without_the_sweep(engine: str, capsys: pytest.CaptureFi
     words = ("readers/no_check", "--engine", engine, "--no-sweep", "--exit-on-first", "--time", "60s", "--seed", "3")
     told = campaign(*words, capsys=capsys)
     assert [one["oracle"] for one in told["findings"]] == ["current"]
-    assert told["executions"] > 0 and told["edges"] >= 3
+    assert told["executions"] > 0 and told["edges"] >= 3 and not told["deaths"]
 
 
 @pytest.mark.skipif(shutil.which("afl-fuzz") is None, reason="afl-fuzz is not installed")
 def test_two_instances_of_afl_share_what_they_find(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    words = ("readers/seqlock", "--engine", "afl", "--no-sweep", "--time", "3s", "-j", "2")
+    words = ("readers/seqlock", "--engine", "afl", "--no-sweep", "--time", "6s", "-j", "2")
     told = campaign(*words, capsys=capsys)
     assert told["executions"] > 1000 and told["edges"] > 8 and told["lines"][0] > 8
     assert not told["findings"]
@@ -104,6 +107,13 @@ def test_two_instances_of_afl_share_what_they_find(capsys: pytest.CaptureFixture
         assert list((tmp_path / "fuzz-seqlock" / "afl" / f"emu{number}" / "queue").glob("id*"))
     synced = list((tmp_path / "fuzz-seqlock" / "afl").glob("emu1/queue/*sync:emu0*"))
     assert synced or list((tmp_path / "fuzz-seqlock" / "afl").glob("emu1/.synced/emu0"))
+
+
+@pytest.mark.parametrize("engine", ["atheris", "hypothesis"])
+def test_engine_that_has_found_nothing_comes_to_an_end(engine: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip(engine)
+    told = campaign("readers/seqlock", "--engine", engine, "--no-sweep", "--runs", "300", capsys=capsys)
+    assert 300 <= told["executions"] < 400 and not told["deaths"]
 
 
 def test_two_jobs_share_runs(capsys: pytest.CaptureFixture[str]) -> None:
