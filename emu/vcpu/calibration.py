@@ -30,7 +30,7 @@ _FLAGS_READY = 1  # the form in which the source is the flags themselves
 _CACHE = struct.Struct("<I4xQII")  # selector, base, limit, flags
 _CACHE_STRIDE = 24
 _ERROR_BEFORE_DR0 = 16
-_FLAG_SHADOW, _FLAG_LMA, _FLAG_CS64, _FLAG_CPL = 1 << 3, 1 << 14, 1 << 15, 3
+_FLAG_SHADOW, _FLAG_CS32, _FLAG_LMA, _FLAG_CS64, _FLAG_CPL = 1 << 3, 1 << 4, 1 << 14, 1 << 15, 3
 _CS_BASE = _SEGMENT_CACHES + _CACHE_STRIDE + 8
 _ERROR = struct.Struct("<I")
 _FLAGS_AND_CS_BASE = struct.Struct(f"<I{_CS_BASE - _HIDDEN_FLAGS - 4}xQ")
@@ -58,6 +58,7 @@ class Layout(NamedTuple):
             flags & _FLAG_CS64 != 0,
             flags & _FLAG_LMA != 0,
             cs_base,
+            flags & _FLAG_CS32 != 0,
         )
 
     def computed_flags(self, blob: Any) -> int | None:

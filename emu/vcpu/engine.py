@@ -23,8 +23,10 @@ from unicorn.unicorn_const import UC_ERR_FETCH_PROT, UC_ERR_FETCH_UNMAPPED, UC_E
 
 from emu import abi, state
 from emu.ram import Ram
-from emu.vcpu import host_window, nested, port_io, vmcb
+from emu.vcpu import host_window, native, nested, port_io, vmcb
+from emu.vcpu.blocks import Blocks
 from emu.vcpu.calibration import Layout, check_version, find_blob, find_counter, verify
+from emu.vcpu.exit_codes import NO_EXIT, SYSCALL, SYSENTER, UNASSIGNED_FETCH, EngineError
 from emu.vcpu.host_window import HOST_CR4, HSAVE, IOPM, MSRPM, OPEN_MSRPM, STUB_INSNS, VMCB, WINDOW, WINDOW_SIZE
 from emu.vcpu.paging import Paging
 from emu.vcpu.registers import Batch, uclib
@@ -51,17 +53,9 @@ EVERYWHERE = 1, 0  # the range of a hook that has none
 SVM_BASE = 0x100  # the engine reports #VMEXIT code c as interrupt number SVM_BASE + c
 _STALE_AT_ONCE = 64  # from so many pages on it is quicker to forget all translated code
 _BLOCK_COUNT = 8  # in uc_tb, where a block's count of instructions is
-NO_EXIT = -1
-SYSCALL, SYSENTER = -2, -3  # not #VMEXITs: the engine has no intercept for them, but a hook
-UNASSIGNED_FETCH = -4  # an instruction fetch from guest-physical addresses where nothing is
-
-
-class EngineError(Exception):
-    """The engine did what it must not; ours to mend, not the user's."""
-
 
 class Hidden(NamedTuple):
-    """What only the context blob shows: error code, shadow, CPL, 64-bit code, long mode, base of CS."""
+    """What only the context blob shows: error code, shadow, CPL, 64-bit code, long mode, base of CS, 32-bit code."""
 
     error: int
     shadow: bool
@@ -69,6 +63,12 @@ class Hidden(NamedTuple):
     long: bool
     lma: bool
     cs_base: int
+    big: bool
+
+    @property
+    def bits(self) -> int:
+        """Of the code: 16, 32 or 64."""
+        return 64 if self.long else 32 if self.big else 16
 
 
 class Resident(Protocol):
@@ -135,6 +135,8 @@ class Engine:
         self.started = 0  # RIP of the SYSCALL or SYSENTER that the last run was stopped by
         self._short_block: int | None = None
         self._watching = False
+        self._listeners = 0
+        self.fetching: bool | None = None  # whether a fault came from fetching, where that is known
         self.port: port_io.PortRequest | None = None
         self.after = NO_EXIT
         self.resident: Resident | None = None
@@ -224,10 +226,16 @@ class Engine:
             (unicorn_const.UC_HOOK_INSN_INVALID, None),
             (unicorn_const.UC_HOOK_EDGE_GENERATED, None),
         )
+        ports = x86_const.UC_X86_INS_IN, x86_const.UC_X86_INS_OUT
+        self.blocks = Blocks(self, *self._hooks[1:3]) if native.library() is not None else None
         for callback, (kind, instruction) in zip(self._hooks, kinds, strict=True):
-            extra = () if instruction is None else (instruction,)
-            number = self.hook(kind, callback, *EVERYWHERE, *extra)
-            if instruction in (x86_const.UC_X86_INS_IN, x86_const.UC_X86_INS_OUT):
+            if instruction not in ports:
+                self.own_hook(kind, callback, *EVERYWHERE, *(() if instruction is None else (instruction,)))
+            elif self.blocks is None:
+                self._port_hooks.append(self.own_hook(kind, callback, *EVERYWHERE, instruction))
+        if self.blocks is not None:
+            for callback, instruction in zip(self.blocks.port_callbacks, ports, strict=True):
+                number = self.own_hook(insn, callback, *EVERYWHERE, instruction, user=self.blocks.user)
                 self._port_hooks.append(number)
 
     def hook(
@@ -235,6 +243,15 @@ class Engine:
     ) -> ctypes.c_size_t:
         """Have `callback`, which must stay alive, called for what is in this range; the number for `unhook`. It is
         given `user`. Code that is translated already does not call it: see `flush_code`."""
+        if self.blocks is not None:
+            self.blocks.end()
+        self._listeners += 1
+        return self.own_hook(kind, callback, first, last, *instruction, user=user)
+
+    def own_hook(
+        self, kind: int, callback: Any, first: int, last: int, *instruction: int, user: Any = None
+    ) -> ctypes.c_size_t:
+        """The same for what need not know how far the run has come."""
         number = ctypes.c_size_t()
         error = uclib.uc_hook_add(
             *(self.handle, ctypes.byref(number), ctypes.c_int(kind), callback, user),
@@ -246,13 +263,27 @@ class Engine:
 
     def unhook(self, numbers: list[ctypes.c_size_t]) -> None:
         """Take these hooks away, and forget all code that calls them."""
+        self._listeners -= len(numbers)
+        self.remove_own(numbers)
+
+    def remove_own(self, numbers: list[ctypes.c_size_t]) -> None:
+        """The same for those of `own_hook`."""
         while numbers:
-            uclib.uc_hook_del(self.handle, numbers.pop())
+            self.remove_hook(numbers.pop())
         self.flush_code()
+
+    def remove_hook(self, number: ctypes.c_size_t) -> None:
+        """Take away one of `own_hook`, and forget the code that is known to call it."""
+        uclib.uc_hook_del(self.handle, number)
 
     def drop_port_hooks(self) -> None:
         """Let somebody else hear of IN and OUT."""
-        self.unhook(self._port_hooks)
+        self.remove_own(self._port_hooks)
+
+    def count_by(self, place: ctypes.c_uint64) -> ctypes.c_uint64:
+        """Let hooks read here how many instructions were begun; where they have read before."""
+        before, self._counter = self._counter, place
+        return before
 
     @property
     def counter_place(self) -> ctypes.c_uint64:
@@ -372,7 +403,21 @@ class Engine:
     def _emulate(self, rip: int, insns: int, overhead: int) -> int:
         self.exit_code = self.after = NO_EXIT
         self.port = None
-        count, before = insns + overhead, overhead
+        self.fetching = None
+        blocks = self.blocks
+        if blocks is None:
+            return self.one_by_one(rip, insns, insns + overhead, overhead)
+        if self._listeners or self.window_open or not blocks.wanted(insns):
+            blocks.end()
+            ran = self.one_by_one(rip, insns, insns + overhead, overhead)
+        else:
+            ran = blocks.emulate(rip, insns, overhead)
+        blocks.ran(ran)
+        return ran
+
+    def one_by_one(self, rip: int, insns: int, count: int, before: int) -> int:
+        """Run for `count` instructions that the engine counts; `before` of them are not the guest's, or, below 0, so
+        many have been retired already. The guest's that were retired, or `insns` where nothing ended the run."""
         self._before = before
         self._watching = True
         error = self._start_at(rip, count)
@@ -399,6 +444,10 @@ class Engine:
         if self.exit_code >= 0 and self.exit_code != vmcb.EXIT_VINTR:
             counter -= 1  # the intercepted instruction was counted, but has not been executed
         return counter - before
+
+    def start(self, rip: int) -> int:
+        """Run until something stops it; the engine's error."""
+        return self._start_at(rip, 0)
 
     def _start_at(self, rip: int, count: int) -> int:
         self._short_block = None
@@ -440,6 +489,8 @@ class Engine:
         an operand to compute them from. When the instruction does not complete, it forgets that it has. To be asked
         right after `hidden`, whose look at the engine serves this as well.
         """
+        if self.blocks is not None and self.blocks.lazy:
+            return None
         return self.layout.computed_flags(self._blob_bytes)
 
     def settle_flags(self) -> None:
@@ -460,6 +511,8 @@ class Engine:
 
         A faulting instruction has no effect, so it may be asked to fault once more.
         """
+        if self.fetching is not None:
+            return self.fetching
         code, counter = self.exit_code, self.counter
         self.exit_code = NO_EXIT
         self._start(

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 _HERE = Path(__file__).resolve().parent
-SOURCES, LIBRARY = (_HERE / "callbacks.c", _HERE / "plans.c"), _HERE / "_callbacks.so"
+SOURCES = tuple(_HERE / f"{name}.c" for name in ("callbacks", "counting", "plans"))
+LIBRARY = _HERE / "_callbacks.so"
 
 
 def compilers() -> list[list[str]]:

@@ -1,0 +1,307 @@
+"""Long runs, counted by blocks instead of one instruction at a time: the same count, several times as fast.
+
+The engine's own count= calls a function before each instruction. Here one is called before each block, which is known
+to have so many (native/counting.c). A block that would go beyond the budget is not begun; what is left of the budget
+is then counted one by one in that block alone. Where the guest exits in mid-block, the instructions before that place
+are found by reading the block.
+
+Only the engine's cost depends on which way is taken, never what it retires: runs that are short, or that somebody
+listens to, go the other way, and so does what is rare. Changing over means to forget all translated code.
+
+In Linux: perf's PERF_COUNT_HW_INSTRUCTIONS overflows some instructions late, so record-and-replay debuggers let it come
+early and single-step from there.
+"""
+
+import ctypes
+from typing import TYPE_CHECKING, Any
+
+import capstone
+from unicorn import unicorn_const, x86_const  # type: ignore[attr-defined]
+
+from unicorn.unicorn_const import UC_ERR_FETCH_PROT, UC_ERR_FETCH_UNMAPPED
+
+from emu.vcpu import native
+from emu.vcpu.exit_codes import NO_EXIT, SYSCALL, SYSENTER, UNASSIGNED_FETCH, EngineError
+from emu.vcpu.paging import read_linear
+from emu.vcpu.registers import uclib
+
+if TYPE_CHECKING:
+    from emu.vcpu.engine import Engine, Hidden
+
+LONG = 20_000  # instructions a run must typically have before this pays
+_TOO_SHORT = 3_000
+_LONGEST = 1 << 30  # instructions of one run by blocks: below what MANY is in counting.c
+_BLOCKS = 1 << 16  # as in counting.c
+_MOST_KNOWN = 4096
+_MOST_FORGOTTEN = 2  # times in one run that all translated code is forgotten
+_REACH = 16  # bytes from an instruction on; the next one begins in them
+_MODES = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
+
+BY_OTHERS, BY_BLOCKS, ONE_BY_ONE = range(3)
+NOT, AT_BUDGET, AT_UNKNOWN, AT_AGAIN, AT_PORT = range(5)
+
+_u32, _u64, _address = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
+
+
+class Block(ctypes.Structure):
+    """A block that the engine has made: `insns` instructions of `size` bytes."""
+
+    _fields_ = (("key", _u64), ("insns", ctypes.c_int32), ("size", _u32))
+
+    @property
+    def address(self) -> int:
+        """The linear address, of which the key is made."""
+        return int(self.key) ^ int(self.size) << 48
+
+
+class Counting(ctypes.Structure):
+    """`struct counting` of native/counting.c, where each field is explained."""
+
+    _fields_ = (
+        *((name, _address) for name in ("engine", "stop", "get", "on_in", "on_out")),
+        ("left", ctypes.c_int64),
+        *(("last", ctypes.POINTER(Block)), ("next", ctypes.POINTER(Block))),
+        ("blocks", _address),
+        *((name, _u64) for name in ("count", "stepped", "steps", "again", "rcx")),
+        *((name, _u32) for name in ("mode", "stopped", "fresh", "pad")),
+        *((name, ctypes.c_int32) for name in ("number_of_rcx", "number_of_msr")),
+    )
+
+
+class Blocks:
+    """Counts for `engine`, whose IN and OUT are heard of through here.
+
+    `long` is how many instructions its runs must have had lately to be counted this way, `counts` whether they are.
+    """
+
+    def __init__(self, engine: "Engine", on_in: Any, on_out: Any) -> None:
+        """`on_in` and `on_out` are the engine's own callbacks."""
+        library = native.library()
+        assert library is not None and library.emu_counting_size() == ctypes.sizeof(Counting)
+        self.long = LONG
+        self.counts = False
+        self.lazy = False  # the engine has the flags in its own form, and says so
+        self._engine = engine
+        self._typical = LONG
+        self._table = (Block * _BLOCKS)()
+        self._now = now = Counting()
+        now.engine = engine.handle.value
+        now.stop, now.get = (_callback(uclib, name).value for name in ("uc_emu_stop", "uc_reg_read"))
+        now.on_in, now.on_out = (ctypes.cast(one, _address).value for one in (on_in, on_out))
+        now.blocks = ctypes.addressof(self._table)
+        now.number_of_rcx, now.number_of_msr = x86_const.UC_X86_REG_RCX, x86_const.UC_X86_REG_MSR
+        self._stepped = _u64.from_buffer(now, Counting.stepped.offset)
+        self.port_callbacks = [_callback(library, name) for name in ("emu_counted_in", "emu_counted_out")]
+        self._callbacks = [_callback(library, name) for name in ("emu_begun", "emu_made", "emu_stepped")]
+        self.user = ctypes.byref(now)
+        self._hooks: list[ctypes.c_size_t] = []
+        self._known: dict[tuple[bytes, int], int | None] = {}
+
+    # --- which way to count ------------------------------------------------------------------------------------------
+
+    def wanted(self, insns: int) -> bool:
+        """Whether a run of at most so many is to be counted by blocks."""
+        if self.counts:
+            return self._typical >= min(_TOO_SHORT, self.long)
+        return insns >= self.long and self._typical >= self.long
+
+    def ran(self, insns: int) -> None:
+        """A run has retired so many."""
+        self._typical += (insns - self._typical) // 2
+
+    def end(self) -> None:
+        """From now on the engine counts again."""
+        if self.counts:
+            self.counts = self.lazy = False
+            self._engine.remove_own(self._hooks)
+
+    def _begin(self) -> None:
+        if self.counts:
+            return
+        self.counts = True
+        begun, made, _ = self._callbacks
+        add, everywhere = self._engine.own_hook, (1, 0)
+        self._hooks = [
+            add(unicorn_const.UC_HOOK_BLOCK, begun, *everywhere, user=self.user),
+            add(unicorn_const.UC_HOOK_EDGE_GENERATED, made, *everywhere, user=self.user),
+        ]
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget all translated code, and what is known of it."""
+        ctypes.memset(self._table, 0, ctypes.sizeof(self._table))
+        self._now.count = 0
+        self._now.last = None
+        self._engine.flush_code()
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def emulate(self, rip: int, insns: int, before: int) -> int:
+        """Run for `insns` of the guest's instructions after `before` that are not; how many were retired.
+
+        What stopped it stands in the engine's `exit_code`, `port`, `counter` and `fetching`, as after a counted run.
+        """
+        self._begin()
+        engine, now = self._engine, self._now
+        count, done, forgotten = insns + before, 0, 0
+        while done < count:
+            error, begun = self._run(rip, count - done)
+            done += begun
+            if now.stopped == AT_PORT:
+                return self._use_port(insns, count, done, before)
+            if error or engine.exit_code != NO_EXIT:
+                return self._exited(error, done) - before
+            rip = engine.read_rip()
+            again = now.stopped == AT_AGAIN and self._given_up()
+            if again:
+                done -= now.last.contents.insns - self._place()
+            elif now.stopped == AT_BUDGET and done < count < done + now.next.contents.insns:
+                block = now.last = now.next
+                error, begun = self._step(rip, block.contents.address, block.contents.size, count - done)
+                if engine.port is not None:
+                    return done + engine.counter - before
+                if error or engine.exit_code != NO_EXIT:
+                    return self._exited_step(error, done + begun, begun) - before
+                rip = engine.read_rip()
+                again = now.stopped == AT_AGAIN and self._given_up()
+                done += begun - 1 if again else begun
+            if now.stopped == NOT:
+                raise EngineError(f"the engine retired {done} of {count} instructions and gave no reason")
+            if now.stopped == AT_UNKNOWN:
+                self._forget()
+                forgotten += 1
+            if again or forgotten > _MOST_FORGOTTEN:
+                return self._by_engine(rip, insns, count - done, before - done)
+        return insns
+
+    def _run(self, rip: int, insns: int) -> tuple[int, int]:
+        """At most so many by blocks: the engine's error, and how many were begun, whole blocks."""
+        now = self._now
+        now.left = budget = min(insns, _LONGEST)
+        now.last = None
+        now.stopped = NOT
+        now.mode = BY_BLOCKS
+        self.lazy = True
+        error = self._engine.start(rip)
+        now.mode = BY_OTHERS
+        begun = budget - int(now.left)
+        now.left = 0
+        return error, begun
+
+    def _step(self, rip: int, linear: int, size: int, insns: int) -> tuple[int, int]:
+        """So many one by one, of code that stands in these bytes: the engine's error, and how many were begun."""
+        engine, now = self._engine, self._now
+        last = linear + size - 1
+        number = engine.own_hook(unicorn_const.UC_HOOK_CODE, self._callbacks[2], linear, last, user=self.user)
+        engine.uc.ctl_remove_cache(linear, last + 1)
+        now.left = now.stepped = now.fresh = 0
+        now.steps = insns
+        now.stopped = NOT
+        now.mode = ONE_BY_ONE
+        self.lazy = False
+        elsewhere = engine.count_by(self._stepped)
+        error = engine.start(rip)
+        engine.count_by(elsewhere)
+        now.mode = BY_OTHERS
+        engine.remove_hook(number)
+        return error, int(now.stepped)
+
+    def _by_engine(self, rip: int, insns: int, count: int, before: int) -> int:
+        """The rest, counted by the engine."""
+        self.end()
+        return self._engine.one_by_one(rip, insns, count, before) if count else insns
+
+    def _use_port(self, insns: int, count: int, done: int, before: int) -> int:
+        """An instruction that uses a port was given up, in the last of `done` instructions begun: do it by itself."""
+        engine, now = self._engine, self._now
+        engine.exit_code = NO_EXIT
+        engine.write_register("RCX", now.rcx)
+        rip, linear = engine.read_rip(), self._linear()[0]
+        done += self._place() - now.last.contents.insns
+        error, begun = self._step(rip, linear, _REACH, 1)
+        if engine.port is not None:
+            return done + engine.counter - before
+        if error or engine.exit_code != NO_EXIT:
+            return self._exited_step(error, done + begun, begun) - before
+        if begun and not (now.stopped == AT_AGAIN and self._given_up()):
+            done += 1
+        return self._by_engine(engine.read_rip(), insns, count - done, before - done)
+
+    # --- what ended it -----------------------------------------------------------------------------------------------
+
+    def _exited(self, error: int, begun: int) -> int:
+        """How many instructions were retired of those begun, whole blocks; one too few where one was only fetched."""
+        engine = self._engine
+        if self._at_an_end(error):
+            return begun
+        place = self._in_block()
+        engine.fetching = place is None
+        if place is not None:
+            begun += place + 1 - self._now.last.contents.insns
+        return begun - 1
+
+    def _exited_step(self, error: int, done: int, begun: int) -> int:
+        """The same where the last `begun` were begun one by one."""
+        if self._at_an_end(error):
+            return done
+        self._engine.fetching = self._in_block() == begun
+        return done - 1
+
+    def _at_an_end(self, error: int) -> bool:
+        engine = self._engine
+        if error:
+            if error not in (UC_ERR_FETCH_PROT, UC_ERR_FETCH_UNMAPPED):
+                raise EngineError(f"the engine stopped with error {error} at {engine.read_rip():#x}")
+            engine.exit_code = UNASSIGNED_FETCH
+        return engine.exit_code in (UNASSIGNED_FETCH, SYSCALL, SYSENTER)
+
+    def _given_up(self) -> bool:
+        """Whether the block of one that was made anew is a part of the last one, whose store has hit it itself."""
+        return self._engine.uc.ctl_request_cache(self._now.again)[1] != 1
+
+    def _linear(self) -> tuple[int, "Hidden"]:
+        hidden = self._engine.hidden()
+        return self._engine.read_rip() + (0 if hidden.long else hidden.cs_base), hidden
+
+    def _in_block(self) -> int | None:
+        """How many instructions of the block begun last stand before RIP; None where RIP is not in it."""
+        if not self._now.last:
+            return None
+        block = self._now.last.contents
+        linear, hidden = self._linear()
+        offset = linear - block.address
+        if not 0 <= offset < block.size:
+            return None
+        if not offset:
+            return 0
+        engine = self._engine
+        start = block.address if hidden.long else block.address & 0xFFFFFFFF
+        code = read_linear(engine.ram, engine.paging(hidden), start, offset)
+        key = code, hidden.bits
+        if key not in self._known:
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[key] = _count(code, start, hidden.bits)
+        found = self._known[key] if len(code) == offset else None
+        if found is None:  # bytes that capstone reads differently
+            found = block.insns - int(engine.uc.ctl_request_cache(linear)[1])
+        if not 0 <= found < block.insns:
+            raise EngineError(f"{linear:#x} is no instruction of the block at {block.address:#x}")
+        return found
+
+    def _place(self) -> int:
+        place = self._in_block()
+        if place is None:
+            raise EngineError(f"the engine stopped at {self._engine.read_rip():#x}, outside the block it was in")
+        return place
+
+
+def _count(code: bytes, address: int, bits: int) -> int | None:
+    """The instructions of `code`; None where it is not whole ones."""
+    reader = capstone.Cs(capstone.CS_ARCH_X86, _MODES[bits])  # type: ignore[no-untyped-call]
+    sizes = [one[1] for one in reader.disasm_lite(code, address)]  # type: ignore[no-untyped-call]
+    return len(sizes) if sum(sizes) == len(code) else None
+
+
+def _callback(library: Any, name: str) -> ctypes.c_void_p:
+    return ctypes.cast(getattr(library, name), _address)
