@@ -100,7 +100,7 @@ class Bare:
 
     def _hook(self, *, covers: bool) -> None:
         engine, run = self._engine, self.run
-        engine.drop_port_hooks()
+        engine.hand_over()
         void, u64, i64 = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int64
         u32, i32 = ctypes.c_uint32, ctypes.c_int
         of_block = ctypes.CFUNCTYPE(None, void, u64, u32, void)

@@ -5,8 +5,10 @@ to have so many (native/counting.c). A block that would go beyond the budget is 
 is then counted one by one in that block alone. Where the guest exits in mid-block, the instructions before that place
 are found by reading the block.
 
-Only the engine's cost depends on which way is taken, never what it retires: runs that are short, or that somebody
-listens to, go the other way, and so does what is rare. Changing over means to forget all translated code.
+Only the cost depends on which way is taken, never what is retired: runs that are short, or that somebody listens to, are
+counted one by one, and so is what is rare. A hook is in translated code or not; so both are there all the time, each for
+a range of addresses, and to change over is to set the ranges and to forget all translated code. They are never taken
+away: the engine would look all their addresses up, in whatever address space it is just then.
 
 In Linux: perf's PERF_COUNT_HW_INSTRUCTIONS overflows some instructions late, so record-and-replay debuggers let it come
 early and single-step from there.
@@ -15,12 +17,12 @@ early and single-step from there.
 import ctypes
 from typing import TYPE_CHECKING, Any
 
-import capstone
 from unicorn import unicorn_const, x86_const  # type: ignore[attr-defined]
 
 from unicorn.unicorn_const import UC_ERR_FETCH_PROT, UC_ERR_FETCH_UNMAPPED
 
 from emu.vcpu import native
+from emu.vcpu.calibration import PLANTED_RANGE, find_range
 from emu.vcpu.exit_codes import NO_EXIT, SYSCALL, SYSENTER, UNASSIGNED_FETCH, EngineError
 from emu.vcpu.paging import read_linear
 from emu.vcpu.registers import uclib
@@ -35,9 +37,9 @@ _BLOCKS = 1 << 16  # as in counting.c
 _MOST_KNOWN = 4096
 _MOST_FORGOTTEN = 2  # times in one run that all translated code is forgotten
 _REACH = 16  # bytes from an instruction on; the next one begins in them
-_MODES = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
+_EVERYWHERE, _NOWHERE = (1, 0), (1 << 63, 1 << 63)  # ranges of a hook; no canonical address is the second
 
-BY_OTHERS, BY_BLOCKS, ONE_BY_ONE = range(3)
+BY_OTHERS, BY_BLOCKS, IN_BLOCK, ONE_BY_ONE = range(4)
 NOT, AT_BUDGET, AT_UNKNOWN, AT_AGAIN, AT_PORT = range(5)
 
 _u32, _u64, _address = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
@@ -90,11 +92,13 @@ class Blocks:
         now.on_in, now.on_out = (ctypes.cast(one, _address).value for one in (on_in, on_out))
         now.blocks = ctypes.addressof(self._table)
         now.number_of_rcx, now.number_of_msr = x86_const.UC_X86_REG_RCX, x86_const.UC_X86_REG_MSR
-        self._stepped = _u64.from_buffer(now, Counting.stepped.offset)
+        self.stepped = _u64.from_buffer(now, Counting.stepped.offset)
         self.port_callbacks = [_callback(library, name) for name in ("emu_counted_in", "emu_counted_out")]
         self._callbacks = [_callback(library, name) for name in ("emu_begun", "emu_made", "emu_stepped")]
         self.user = ctypes.byref(now)
         self._hooks: list[ctypes.c_size_t] = []
+        self._each_block: Any = None
+        self._each_insn: Any = None
         self._known: dict[tuple[bytes, int], int | None] = {}
 
     # --- which way to count ------------------------------------------------------------------------------------------
@@ -109,23 +113,37 @@ class Blocks:
         """A run has retired so many."""
         self._typical += (insns - self._typical) // 2
 
+    def attach(self) -> None:
+        """From now on instructions are counted here, not by the engine's count=."""
+        begun, made, stepped = self._callbacks
+        add = self._engine.own_hook
+        self._hooks = [
+            add(unicorn_const.UC_HOOK_BLOCK, begun, *PLANTED_RANGE, user=self.user),
+            add(unicorn_const.UC_HOOK_CODE, stepped, *PLANTED_RANGE, user=self.user),
+            add(unicorn_const.UC_HOOK_EDGE_GENERATED, made, *_EVERYWHERE, user=self.user),
+        ]
+        self._each_block, self._each_insn = (find_range(number) for number in self._hooks[:2])
+        self.counts = True
+        self.end()
+
+    def detach(self) -> None:
+        """Somebody else counts from now on."""
+        self.end()
+        self._engine.remove_own(self._hooks)
+
+    def begin(self) -> None:
+        """From now on runs are counted by blocks."""
+        if not self.counts:
+            self.counts = True
+            self._each_block[:], self._each_insn[:] = _EVERYWHERE, _NOWHERE
+            self._forget()
+
     def end(self) -> None:
-        """From now on the engine counts again."""
+        """From now on they are counted one by one."""
         if self.counts:
             self.counts = self.lazy = False
-            self._engine.remove_own(self._hooks)
-
-    def _begin(self) -> None:
-        if self.counts:
-            return
-        self.counts = True
-        begun, made, _ = self._callbacks
-        add, everywhere = self._engine.own_hook, (1, 0)
-        self._hooks = [
-            add(unicorn_const.UC_HOOK_BLOCK, begun, *everywhere, user=self.user),
-            add(unicorn_const.UC_HOOK_EDGE_GENERATED, made, *everywhere, user=self.user),
-        ]
-        self._forget()
+            self._each_block[:], self._each_insn[:] = _NOWHERE, _EVERYWHERE
+            self._forget()
 
     def _forget(self) -> None:
         """Forget all translated code, and what is known of it."""
@@ -134,6 +152,14 @@ class Blocks:
         self._now.last = None
         self._engine.flush_code()
 
+    def start(self, rip: int, insns: int) -> int:
+        """Run for so many instructions, counted one by one; the engine's error."""
+        now = self._now
+        now.stepped, now.steps, now.stopped, now.mode = 0, insns, NOT, ONE_BY_ONE
+        error = self._engine.start(rip)
+        now.mode = BY_OTHERS
+        return error
+
     # --- running -----------------------------------------------------------------------------------------------------
 
     def emulate(self, rip: int, insns: int, before: int) -> int:
@@ -141,7 +167,6 @@ class Blocks:
 
         What stopped it stands in the engine's `exit_code`, `port`, `counter` and `fetching`, as after a counted run.
         """
-        self._begin()
         engine, now = self._engine, self._now
         count, done, forgotten = insns + before, 0, 0
         while done < count:
@@ -171,7 +196,7 @@ class Blocks:
                 self._forget()
                 forgotten += 1
             if again or forgotten > _MOST_FORGOTTEN:
-                return self._by_engine(rip, insns, count - done, before - done)
+                return self._one_by_one(rip, insns, count - done, before - done)
         return insns
 
     def _run(self, rip: int, insns: int) -> tuple[int, int]:
@@ -191,23 +216,19 @@ class Blocks:
     def _step(self, rip: int, linear: int, size: int, insns: int) -> tuple[int, int]:
         """So many one by one, of code that stands in these bytes: the engine's error, and how many were begun."""
         engine, now = self._engine, self._now
-        last = linear + size - 1
-        number = engine.own_hook(unicorn_const.UC_HOOK_CODE, self._callbacks[2], linear, last, user=self.user)
-        engine.uc.ctl_remove_cache(linear, last + 1)
+        self._each_insn[:] = linear, linear + size - 1
+        engine.uc.ctl_remove_cache(linear, linear + size)
         now.left = now.stepped = now.fresh = 0
-        now.steps = insns
-        now.stopped = NOT
-        now.mode = ONE_BY_ONE
+        now.steps, now.stopped, now.mode = insns, NOT, IN_BLOCK
         self.lazy = False
-        elsewhere = engine.count_by(self._stepped)
         error = engine.start(rip)
-        engine.count_by(elsewhere)
         now.mode = BY_OTHERS
-        engine.remove_hook(number)
-        return error, int(now.stepped)
+        self._each_insn[:] = _NOWHERE
+        engine.uc.ctl_remove_cache(linear, linear + size)
+        return error, min(int(now.stepped), insns)
 
-    def _by_engine(self, rip: int, insns: int, count: int, before: int) -> int:
-        """The rest, counted by the engine."""
+    def _one_by_one(self, rip: int, insns: int, count: int, before: int) -> int:
+        """The rest, counted one by one."""
         self.end()
         return self._engine.one_by_one(rip, insns, count, before) if count else insns
 
@@ -225,7 +246,7 @@ class Blocks:
             return self._exited_step(error, done + begun, begun) - before
         if begun and not (now.stopped == AT_AGAIN and self._given_up()):
             done += 1
-        return self._by_engine(engine.read_rip(), insns, count - done, before - done)
+        return self._one_by_one(engine.read_rip(), insns, count - done, before - done)
 
     # --- what ended it -----------------------------------------------------------------------------------------------
 
@@ -298,7 +319,10 @@ class Blocks:
 
 def _count(code: bytes, address: int, bits: int) -> int | None:
     """The instructions of `code`; None where it is not whole ones."""
-    reader = capstone.Cs(capstone.CS_ARCH_X86, _MODES[bits])  # type: ignore[no-untyped-call]
+    import capstone  # most runs need it never
+
+    modes = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
+    reader = capstone.Cs(capstone.CS_ARCH_X86, modes[bits])  # type: ignore[no-untyped-call]
     sizes = [one[1] for one in reader.disasm_lite(code, address)]  # type: ignore[no-untyped-call]
     return len(sizes) if sum(sizes) == len(code) else None
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _STRUCTURE_SEARCHED = 4096  # bytes of the engine's structure in which the counter must be found
 _COUNT_MAGIC = 0x1234_5678_9ABC
+PLANTED_RANGE = 0x1234_5678_9ABC_0000, 0x1234_5678_9ABC_FFFF  # of a hook, for find_range
+_HOOK_SEARCHED = 64  # bytes of a hook in which its range must be found
 # From the first general register, in bytes.
 _FLAGS_SOURCE, _FLAGS_FORM = 152, 168
 _HIDDEN_FLAGS, _SEGMENT_CACHES, _LDT_CACHE = 176, 184, 328
@@ -106,6 +108,15 @@ def find_counter(engine: "Engine", program: int) -> int:
     if image.count(pattern) != 1:
         raise _unknown("its instruction counter is not where version 2.1 has it")
     return image.index(pattern)
+
+
+def find_range(hook: ctypes.c_size_t) -> Any:
+    """The two numbers in which the engine keeps the range of a hook that was added with PLANTED_RANGE."""
+    image = ctypes.string_at(hook.value, _HOOK_SEARCHED)
+    pattern = struct.pack("<QQ", *PLANTED_RANGE)
+    if image.count(pattern) != 1:
+        raise _unknown("the ranges of its hooks are not where version 2.1 has them")
+    return (ctypes.c_uint64 * 2).from_address(hook.value + image.index(pattern))
 
 
 def find_blob(engine: "Engine") -> Layout:

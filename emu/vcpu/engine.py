@@ -147,7 +147,11 @@ class Engine:
         self._parked = uc.context_save()
         self._blob_bytes = _blob_memory(self._blob)
         counter = find_counter(self, host_window.program("count"))
-        self._counter = ctypes.c_uint64.from_address(cast(Any, self.handle).value + counter)
+        self._own_counter = ctypes.c_uint64.from_address(cast(Any, self.handle).value + counter)
+        self._counter = self._own_counter if self.blocks is None else self.blocks.stepped
+        if self.blocks is not None:
+            self.start(host_window.program("wait"))  # uncounted: then the engine has no hook of its own any more
+            self.blocks.attach()
         self.layout: Layout = find_blob(self)
         uc.reg_write(x86_const.UC_X86_REG_RAX, WINDOW + VMCB)
         self._host = uc.context_save()
@@ -276,19 +280,17 @@ class Engine:
         """Take away one of `own_hook`, and forget the code that is known to call it."""
         uclib.uc_hook_del(self.handle, number)
 
-    def drop_port_hooks(self) -> None:
-        """Let somebody else hear of IN and OUT."""
+    def hand_over(self) -> None:
+        """Let somebody else hear of IN and OUT, and count by the engine's count=."""
+        if self.blocks is not None:
+            self.blocks.detach()
+            self.blocks, self._counter = None, self._own_counter
         self.remove_own(self._port_hooks)
-
-    def count_by(self, place: ctypes.c_uint64) -> ctypes.c_uint64:
-        """Let hooks read here how many instructions were begun; where they have read before."""
-        before, self._counter = self._counter, place
-        return before
 
     @property
     def counter_place(self) -> ctypes.c_uint64:
-        """Where the engine counts the instructions of a run, the one under way included."""
-        return self._counter
+        """Where the engine itself counts the instructions of a run with count=, the one under way included."""
+        return self._own_counter
 
     # --- hooks: remember and stop ------------------------------------------------------------------------------------
 
@@ -353,9 +355,17 @@ class Engine:
 
         `exit_code` and `port` say why it stopped; NO_EXIT and None when the count did.
         """
+        self._prepare(insns)
+        return self._emulate(rip, insns, 0)
+
+    def _prepare(self, insns: int, *, window: bool = False) -> None:
         if self._stale:
             self._drop_stale_code()
-        return self._emulate(rip, insns, 0)
+        if self.blocks is not None:
+            if self._listeners or window or not self.blocks.wanted(insns):
+                self.blocks.end()
+            else:
+                self.blocks.begin()
 
     def vmrun(
         self, insns: int, *, inject: int = 0, window: bool = False, free: int | None = None, scratch: bool = False
@@ -367,8 +377,7 @@ class Engine:
         what has a bit in INTERCEPT_MISC, that is not intercepted until the next `vmrun`. `scratch`: the guest is the
         host's own, and lives where no nested table leads.
         """
-        if self._stale:
-            self._drop_stale_code()
+        self._prepare(insns, window=window)
         block = self.vmcb
         misc = _MISC if free is None or free < vmcb.MISC_FIRST else _MISC & ~vmcb.intercept_bits(free)
         block.free_cr0(free == vmcb.EXIT_CR_WRITE)
@@ -407,11 +416,10 @@ class Engine:
         blocks = self.blocks
         if blocks is None:
             return self.one_by_one(rip, insns, insns + overhead, overhead)
-        if self._listeners or self.window_open or not blocks.wanted(insns):
-            blocks.end()
-            ran = self.one_by_one(rip, insns, insns + overhead, overhead)
-        else:
+        if blocks.counts:
             ran = blocks.emulate(rip, insns, overhead)
+        else:
+            ran = self.one_by_one(rip, insns, insns + overhead, overhead)
         blocks.ran(ran)
         return ran
 
@@ -445,16 +453,16 @@ class Engine:
             counter -= 1  # the intercepted instruction was counted, but has not been executed
         return counter - before
 
-    def start(self, rip: int) -> int:
-        """Run until something stops it; the engine's error."""
-        return self._start_at(rip, 0)
-
-    def _start_at(self, rip: int, count: int) -> int:
-        self._short_block = None
+    def start(self, rip: int, count: int = 0) -> int:
+        """Run until something stops it, which may be the engine's `count`; the engine's error."""
         error: int = self._start(
             self.handle, ctypes.c_uint64(rip), ctypes.c_uint64(2**64 - 1), ctypes.c_uint64(0), ctypes.c_size_t(count)
         )
         return error
+
+    def _start_at(self, rip: int, count: int) -> int:
+        self._short_block = None
+        return self.start(rip, count) if self.blocks is None else self.blocks.start(rip, count)
 
     def _finish_store(self, counted: int) -> int:
         """The instructions really retired where the engine stopped before a block of one, having counted `counted`.
@@ -515,9 +523,7 @@ class Engine:
             return self.fetching
         code, counter = self.exit_code, self.counter
         self.exit_code = NO_EXIT
-        self._start(
-            self.handle, ctypes.c_uint64(rip), ctypes.c_uint64(2**64 - 1), ctypes.c_uint64(0), ctypes.c_size_t(1)
-        )
+        self._start_at(rip, 1)
         fetching = self.counter == 0
         self.exit_code, self.counter = code, counter
         return fetching

@@ -2,7 +2,8 @@
 //
 // The engine tells of each block when it makes it (emu_made), so its count of instructions is known before it begins
 // (emu_begun). A block that would go beyond the budget is not begun: there the run is stopped, and what is left of the
-// budget is counted one by one (emu_stepped). The layout of `struct counting` is declared again in emu/vcpu/blocks.py.
+// budget is counted one by one (emu_stepped), as short runs are altogether. The layout of `struct counting` is declared
+// again in emu/vcpu/blocks.py.
 //
 // In Linux: kernel/events/core.c overflows a counter early, and single steps from there, in record-and-replay tools.
 
@@ -33,7 +34,7 @@ struct counting {
     struct block *next;     // not begun, because it is longer than `left`
     struct block *blocks;   // BLOCKS of them, at most half of them used
     uint64_t count;
-    uint64_t stepped;       // instructions begun one by one
+    uint64_t stepped;       // instructions begun one by one, and one more where that was too many
     uint64_t steps;         // so many may
     uint64_t again;         // where a block of one has been made of an instruction of the last one
     uint64_t rcx;           // before a port was used
@@ -43,7 +44,7 @@ struct counting {
     int32_t number_of_rcx, number_of_msr;
 };
 
-enum { BY_OTHERS, BY_BLOCKS, ONE_BY_ONE };
+enum { BY_OTHERS, BY_BLOCKS, IN_BLOCK, ONE_BY_ONE };
 enum { NOT, AT_BUDGET, AT_UNKNOWN, AT_AGAIN, AT_PORT };
 
 unsigned emu_counting_size(void) { return sizeof(struct counting); }
@@ -76,7 +77,7 @@ static void stop(struct counting *counting, uint32_t why)
 // What is rare, so that `emu_begun` needs no stack.
 __attribute__((noinline)) static void begun(uint64_t address, uint32_t size, struct counting *counting)
 {
-    if (counting->mode == ONE_BY_ONE) {
+    if (counting->mode == IN_BLOCK) {
         // What was made before does not call emu_stepped.
         if (!counting->fresh)
             stop(counting, AT_UNKNOWN);
@@ -122,8 +123,8 @@ void emu_made(void *engine, const struct made *made, const struct made *before, 
         block->insns = made->insns;
     }
     const struct block *const last = counting->last;
-    if (counting->mode != BY_OTHERS && made->insns == 1 && last &&
-        made->address - address_of(last) < last->size) {
+    const int inside = counting->mode == BY_BLOCKS || (counting->mode == IN_BLOCK && counting->stepped);
+    if (inside && made->insns == 1 && last && made->address - address_of(last) < last->size) {
         counting->again = made->address;
         stop(counting, AT_AGAIN);
     }
@@ -132,12 +133,8 @@ void emu_made(void *engine, const struct made *made, const struct made *before, 
 void emu_stepped(void *engine, uint64_t address, uint32_t size, struct counting *counting)
 {
     (void)engine, (void)address, (void)size;
-    if (counting->mode != ONE_BY_ONE)
-        return;
-    if (counting->stepped == counting->steps)
+    if (counting->mode >= IN_BLOCK && ++counting->stepped > counting->steps)
         stop(counting, AT_BUDGET);
-    else
-        counting->stepped++;
 }
 
 // In mid-block a request to stop is not heard before the end of the block. So the instruction is given up before it has
