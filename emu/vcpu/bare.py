@@ -17,7 +17,8 @@ from unicorn.unicorn_const import UC_ERR_OK
 from emu import abi
 from emu.ram import anonymous
 from emu.vcpu import native, vmcb
-from emu.vcpu.engine import EVERYWHERE, NO_EXIT, Engine
+from emu.vcpu.engine import EVERYWHERE, Engine
+from emu.vcpu.exit_codes import NO_EXIT
 from emu.vcpu.native import Play, Run
 from emu.vcpu.native.plain import Plain
 from emu.vcpu.registers import uclib

@@ -5,10 +5,10 @@ to have so many (native/counting.c). A block that would go beyond the budget is 
 is then counted one by one in that block alone. Where the guest exits in mid-block, the instructions before that place
 are found by reading the block.
 
-Only the cost depends on which way is taken, never what is retired: runs that are short, or that somebody listens to, are
-counted one by one, and so is what is rare. A hook is in translated code or not; so both are there all the time, each for
-a range of addresses, and to change over is to set the ranges and to forget all translated code. They are never taken
-away: the engine would look all their addresses up, in whatever address space it is just then.
+Only the cost depends on which way is taken, never what is retired: runs that are short, or that somebody listens to,
+are counted one by one, and so is what is rare. A hook is in translated code or not; so both are there all the time,
+each for a range of addresses, and to change over is to set the ranges and to forget all translated code. They are never
+taken away: the engine would look all their addresses up, in whatever address space it is just then.
 
 In Linux: perf's PERF_COUNT_HW_INSTRUCTIONS overflows some instructions late, so record-and-replay debuggers let it come
 early and single-step from there.
@@ -17,8 +17,7 @@ early and single-step from there.
 import ctypes
 from typing import TYPE_CHECKING, Any
 
-from unicorn import unicorn_const, x86_const  # type: ignore[attr-defined]
-
+from unicorn import unicorn_const, x86_const
 from unicorn.unicorn_const import UC_ERR_FETCH_PROT, UC_ERR_FETCH_UNMAPPED
 
 from emu.vcpu import native
@@ -84,7 +83,7 @@ class Blocks:
         self.counts = False
         self.lazy = False  # the engine has the flags in its own form, and says so
         self._engine = engine
-        self._typical = LONG
+        self._typical = 0
         self._table = (Block * _BLOCKS)()
         self._now = now = Counting()
         now.engine = engine.handle.value
@@ -108,6 +107,10 @@ class Blocks:
         if self.counts:
             return self._typical >= min(_TOO_SHORT, self.long)
         return insns >= self.long and self._typical >= self.long
+
+    def expect_long_runs(self) -> None:
+        """As long as nothing is known of them."""
+        self._typical = LONG
 
     def ran(self, insns: int) -> None:
         """A run has retired so many."""
@@ -278,7 +281,7 @@ class Blocks:
 
     def _given_up(self) -> bool:
         """Whether the block of one that was made anew is a part of the last one, whose store has hit it itself."""
-        return self._engine.uc.ctl_request_cache(self._now.again)[1] != 1
+        return bool(self._engine.uc.ctl_request_cache(self._now.again)[1] != 1)
 
     def _linear(self) -> tuple[int, "Hidden"]:
         hidden = self._engine.hidden()

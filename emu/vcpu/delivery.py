@@ -9,7 +9,8 @@ In Linux: svm_inject_exception() in arch/x86/kvm/svm/svm.c and kvm_multiple_exce
 
 from emu import abi, exits, state
 from emu.vcpu import vmcb
-from emu.vcpu.engine import Engine, EngineError
+from emu.vcpu.engine import Engine
+from emu.vcpu.exit_codes import EngineError
 from emu.vcpu.paging import Paging, read_linear, translate
 from emu.vcpu.vcpu import Vcpu
 

@@ -54,6 +54,7 @@ SVM_BASE = 0x100  # the engine reports #VMEXIT code c as interrupt number SVM_BA
 _STALE_AT_ONCE = 64  # from so many pages on it is quicker to forget all translated code
 _BLOCK_COUNT = 8  # in uc_tb, where a block's count of instructions is
 
+
 class Hidden(NamedTuple):
     """What only the context blob shows: error code, shadow, CPL, 64-bit code, long mode, base of CS, 32-bit code."""
 
@@ -156,6 +157,8 @@ class Engine:
         uc.reg_write(x86_const.UC_X86_REG_RAX, WINDOW + VMCB)
         self._host = uc.context_save()
         verify(self)
+        if self.blocks is not None:
+            self.blocks.expect_long_runs()
 
     # --- construction ------------------------------------------------------------------------------------------------
 
@@ -362,7 +365,7 @@ class Engine:
         if self._stale:
             self._drop_stale_code()
         if self.blocks is not None:
-            if self._listeners or window or not self.blocks.wanted(insns):
+            if self._listeners or window or self.window_open or not self.blocks.wanted(insns):
                 self.blocks.end()
             else:
                 self.blocks.begin()
@@ -420,7 +423,8 @@ class Engine:
             ran = blocks.emulate(rip, insns, overhead)
         else:
             ran = self.one_by_one(rip, insns, insns + overhead, overhead)
-        blocks.ran(ran)
+        if insns:
+            blocks.ran(ran)
         return ran
 
     def one_by_one(self, rip: int, insns: int, count: int, before: int) -> int:

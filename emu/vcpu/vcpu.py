@@ -15,7 +15,8 @@ from emu import abi, exits, state
 from emu.exits import Exit
 from emu.stateful import State
 from emu.vcpu import decode, port_io, special_moves, stack_fault, system_call, transfer, vmcb
-from emu.vcpu.engine import NO_EXIT, SYSCALL, SYSENTER, UNASSIGNED_FETCH, Engine, EngineError
+from emu.vcpu.engine import Engine
+from emu.vcpu.exit_codes import NO_EXIT, SYSCALL, SYSENTER, UNASSIGNED_FETCH, EngineError
 from emu.vcpu.nested import Window
 from emu.vcpu.paging import Paging, read_linear, translate
 from emu.vcpu.special_moves import DR6

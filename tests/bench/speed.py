@@ -1,12 +1,15 @@
 """Guest speed: the machine against raw Unicorn, and against Unicorn's own counted run, for several quanta.
 
-All three run the same bytes in the same page tables on the same CPU model. *raw* is one uncounted `emu_start`, which
-a HLT ends that is patched in behind the loop; *counted* is `emu_start(count=quantum)` over and over; *machine*
-is `emu.Machine` with a host task that takes the pCPU away after every quantum.
+All run the same bytes in the same page tables on the same CPU model. *raw* is one uncounted `emu_start`, which a HLT
+ends that is patched in behind the loop; *hooked* is the same with a callback in C for each block that does nothing, the
+least that counting by blocks can cost; *counted* is `emu_start(count=quantum)` over and over; *machine* is
+`emu.Machine` with a host task that takes the pCPU away after every quantum.
 """
 
+import ctypes
 import time
 from statistics import median
+from typing import NamedTuple
 
 from unicorn import Uc, unicorn_const, x86_const
 
@@ -15,17 +18,32 @@ from emu.boot.entry import initial_state, prepare
 from emu.machine import Machine
 from emu.ram import Ram
 from emu.scenario import Config
+from emu.vcpu import native
+from emu.vcpu.registers import uclib
 from tests.bench.programs import ENTRY, PROGRAMS, image
 
 QUANTA = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 ROUNDS = 5
+LONG_QUANTUM = 1_000_000
+BARS = {"tight": 0.45, "memory": 0.85, "branchy": 0.85}  # of raw, at that quantum
+
+
+class Row(NamedTuple):
+    """Millions of instructions a second; `hooked` is 0 where there are no callbacks in C."""
+
+    program: str
+    quantum: int
+    raw: float
+    hooked: float
+    counted: float
+    machine: float
+
+
 _LOOPS_RAW = 3_000_000
 
 
 def raw_engine(code: bytes) -> tuple[Uc, Ram]:
     """Unicorn by itself, in long mode with the page tables the machine would lay out."""
-    import ctypes
-
     program = image(code)
     ram = Ram(16 << 20)
     for piece in program.pieces:
@@ -52,21 +70,32 @@ def _insns_per_loop(code: bytes) -> float:
     return 100_000 / loops
 
 
-def raw_rate(code: bytes) -> float:
-    """Instructions per second without a count: `dec rcx; jmp` becomes `dec rcx; jnz`, and falls into a HLT."""
+def raw_rates(code: bytes) -> tuple[float, float]:
+    """Instructions per second without a count, and with a callback for each block that does nothing.
+
+    `dec rcx; jmp` becomes `dec rcx; jnz`, and falls into a HLT. The two take turns.
+    """
     finite = _finite(code)
-    uc, ram = raw_engine(finite)
     per_loop = _insns_per_loop(code)
-    uc.reg_write(x86_const.UC_X86_REG_RCX, 1000)
-    uc.emu_start(ENTRY, 2**64 - 1)
-    times = []
-    for _ in range(3):
-        uc.reg_write(x86_const.UC_X86_REG_RCX, _LOOPS_RAW)
-        start = time.perf_counter()
-        uc.emu_start(ENTRY, 2**64 - 1)
-        times.append(time.perf_counter() - start)
-    del ram
-    return _LOOPS_RAW * per_loop / median(times)
+    engines = [raw_engine(finite)]
+    library = native.library()
+    if library is not None:
+        hooked = raw_engine(finite)
+        nothing = ctypes.cast(library.emu_run_size, ctypes.c_void_p)
+        uclib.uc_hook_add(
+            *(hooked[0]._uch, ctypes.byref(ctypes.c_size_t()), unicorn_const.UC_HOOK_BLOCK, nothing, None),
+            *(ctypes.c_uint64(1), ctypes.c_uint64(0)),
+        )
+        engines.append(hooked)
+    times: list[list[float]] = [[], []]
+    for loops in (1000, *[_LOOPS_RAW] * 5):
+        for (uc, _), spent in zip(engines, times, strict=False):
+            uc.reg_write(x86_const.UC_X86_REG_RCX, loops)
+            start = time.perf_counter()
+            uc.emu_start(ENTRY, 2**64 - 1)
+            spent.append(time.perf_counter() - start)
+    raw, hooked_rate = (_LOOPS_RAW * per_loop / median(spent[1:]) if spent else 0.0 for spent in times)
+    return raw, hooked_rate
 
 
 def _finite(code: bytes) -> bytes:
@@ -106,14 +135,15 @@ def machine_rate(code: bytes, quantum: int, insns: int) -> float:
     return machine.instructions / (time.perf_counter() - start)
 
 
-def rows() -> list[tuple[str, int, float, float, float]]:
-    """(program, quantum, MIPS raw, MIPS counted, MIPS machine), medians of rounds taken in turn."""
+def rows() -> list[Row]:
+    """Each program with each quantum, medians of rounds taken in turn."""
     found = []
     for name, code in PROGRAMS.items():
-        raw = median(raw_rate(code) for _ in range(3))
         for quantum in QUANTA:
-            insns = min(max(quantum, 3_000_000), 2000 * quantum)
-            pairs = [(counted_rate(code, quantum, insns), machine_rate(code, quantum, insns)) for _ in range(ROUNDS)]
-            counted, machine = (median(pair[side] for pair in pairs) for side in (0, 1))
-            found.append((name, quantum, raw / 1e6, counted / 1e6, machine / 1e6))
+            insns = min(max(5 * quantum, 3_000_000), 2000 * quantum)
+            rounds = [
+                (*raw_rates(code), counted_rate(code, quantum, insns), machine_rate(code, quantum, 10 * insns))
+                for _ in range(ROUNDS)
+            ]
+            found.append(Row(name, quantum, *(median(one[side] for one in rounds) / 1e6 for side in range(4))))
     return found

@@ -1,8 +1,9 @@
 """The slicing property: however a run is cut into entries, the guest cannot tell.
 
-Each random program runs several times: in one piece, one unit at a time, and in random slices between which the vCPU
-is parked for another one, saved and loaded, asked for interrupt windows that nobody uses, or has its code overwritten
-with the same bytes. Everything must agree: exits with their RIP and count, the state at every stop, the end, the RAM.
+Each random program runs several times: in one piece, one unit at a time, in one piece counted by blocks
+(emu.vcpu.blocks), and in random slices between which the vCPU is parked for another one, saved and loaded, asked for
+interrupt windows that nobody uses, counted the other way, or has its code overwritten with the same bytes. Everything
+must agree: exits with their RIP and count, the state at every stop, the end, the RAM.
 
 `python -m tests.vcpu.slicing --programs 1000` prints the table; `--first N` and `--programs 1` repeat one program.
 """
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 from emu import abi, exits, state
 from emu.ram import Ram
 from emu.vcpu import delivery
+from emu.vcpu.blocks import LONG
 from emu.vcpu.engine import Engine
 from tests.assemble import assemble_all
 from tests.vcpu.board import FLAVOURS, LONG0, SPAN, Board, Flavour
@@ -81,6 +83,14 @@ class Run:
     def unsliced(self) -> "Outcome":
         return self._go(lambda left: left, windows=True)
 
+    def by_blocks(self) -> "Outcome":
+        self._count_by_blocks(True)
+        return self.unsliced()
+
+    def _count_by_blocks(self, wanted: bool) -> None:
+        if self.engine.blocks is not None:
+            self.engine.blocks.long = 0 if wanted else LONG
+
     def stepped(self) -> "Outcome":
         return self._go(lambda left: 1, windows=False)
 
@@ -105,6 +115,8 @@ class Run:
         elif what < 0.5:
             at = self.one.flavour.code + 16 * rng.randrange(max(1, len(self.one.code) // 16))
             self.ram.write(at, self.ram.read(at, 16))
+        elif what < 0.7:
+            self._count_by_blocks(what < 0.6)
 
     def _go(self, cut: Any, *, windows: bool, idle: Any = lambda: False) -> "Outcome":
         main, vcpu = self.main, self.main.vcpu
@@ -194,7 +206,7 @@ def programs(first: int, count: int) -> list[Program]:
 def compare(one: Program, slicings: int = 2) -> tuple[list[str], Outcome, int]:
     """Every difference between the runs of one program; the unsliced run; the number of slices."""
     whole = Run(one, companion=True).unsliced()
-    others = [("stepped", Run(one, companion=True).stepped())]
+    others = [("stepped", Run(one, companion=True).stepped()), ("blocks", Run(one, companion=True).by_blocks())]
     for n in range(slicings):
         others.append((f"slicing {n}", Run(one, companion=True).sliced(random.Random(f"slices {one.seed} {n}"))))
     stepped = others[0][1]

@@ -9,6 +9,7 @@ import pytest
 
 from emu import abi, exits
 from emu.ram import Ram
+from emu.vcpu.blocks import LONG
 from emu.vcpu.engine import WINDOW, Engine
 from tests.assemble import assemble
 from tests.vcpu.board import CODE, DATA, LONG0, LONG3, PM32, REAL16, SPAN, TABLES, Board, Flavour
@@ -151,6 +152,8 @@ def hostile(name: str, first: int, count: int) -> list[int]:
         rng = random.Random(f"hostile {name} {number}")
         code = bytes(rng.choice(_TELLING) if rng.random() < 0.4 else rng.randrange(256) for _ in range(256))
         one = Board(engine, flavour, code)
+        if engine.blocks is not None:
+            engine.blocks.long = rng.choice((0, LONG))
         one.vcpu.load(one.vcpu.state()._replace(general=tuple(
             rng.choice((rng.getrandbits(64), rng.getrandbits(22), rng.getrandbits(32))) if n != 4 else g
             for n, g in enumerate(one.vcpu.state().general)

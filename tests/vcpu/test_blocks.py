@@ -1,0 +1,112 @@
+"""Runs counted by blocks stop where runs do that are counted one by one. (Random programs: test_slicing.py.)"""
+
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+
+from emu import exits
+from emu.ram import Ram
+from emu.vcpu import native
+from emu.vcpu.blocks import LONG, Blocks
+from emu.vcpu.engine import Engine
+from tests.assemble import assemble
+from tests.bench.programs import BRANCHY, MEMORY, TIGHT
+from tests.vcpu import slicing
+from tests.vcpu.board import CODE, LONG0, SPAN, Board
+
+pytestmark = pytest.mark.skipif(native.library() is None, reason="the callbacks in C were not built: no C compiler")
+
+NEVER = 1 << 60
+PORTS = assemble("L: add rbx, 3\nmov ecx, 0x4b564d03\nrdmsr\nmov dx, 0x3f8\nout dx, al\nin al, dx\nadd rbx, rax\njmp L")
+
+
+def board(code: bytes, long: int) -> Board:
+    made = Board(Engine(Ram(SPAN)), LONG0, code)
+    assert made.vcpu.engine.blocks is not None
+    made.vcpu.engine.blocks.long = long
+    return made
+
+
+def counts_by_blocks(one: Board) -> bool:
+    assert one.vcpu.engine.blocks is not None
+    return one.vcpu.engine.blocks.counts
+
+
+@pytest.mark.parametrize("code", [TIGHT, MEMORY, BRANCHY, PORTS], ids=["tight", "memory", "branchy", "ports"])
+def test_every_budget_is_met_to_the_instruction(code):
+    rng = random.Random(7)
+    one, other = board(code, 0), board(code, NEVER)
+    for _ in range(150):
+        budget = rng.randrange(1, rng.choice((2, 20, 300, 5000, 60_000)))
+        for each in (one, other):
+            until = each.vcpu.retired + budget
+            while each.vcpu.retired < until:
+                each.answer(each.vcpu.enter(until - each.vcpu.retired))
+        assert one.vcpu.state() == other.vcpu.state()
+    assert one.log == other.log and counts_by_blocks(one) and not counts_by_blocks(other)
+
+
+def test_long_runs_are_counted_by_blocks_and_short_ones_are_not():
+    one = board(TIGHT, LONG)
+    one.vcpu.enter(1_000_000)
+    assert counts_by_blocks(one)
+    for _ in range(16):
+        one.vcpu.enter(10)
+    assert not counts_by_blocks(one)
+    for _ in range(16):
+        one.vcpu.enter(1_000_000)
+    assert counts_by_blocks(one)
+
+
+def test_code_that_becomes_another_count_of_instructions_in_the_same_bytes():
+    # Two instructions of one byte each, and one of two bytes, take turns.
+    loop = "L: jmp M\nM: nop\nnop\njmp L"
+    one, other = board(assemble(loop), 0), board(assemble(loop), NEVER)
+    at = CODE + assemble(loop).index(b"\x90\x90")
+    for turn in range(12):
+        for each in (one, other):
+            each.ram.write(at, b"\x66\x90" if turn % 2 else b"\x90\x90")
+            each.vcpu.enter(1001)
+        assert one.vcpu.state() == other.vcpu.state()
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 7, 100])
+def test_a_store_into_its_own_block_is_one_unit(cut):
+    source = "mov ecx, 5\nL: inc byte ptr [rip+T+1]\nnop\nT: mov al, 7\ndec ecx\njnz L\nhlt"
+    one = board(assemble(source), 0)
+    while not one.log:
+        one.answer(one.vcpu.enter(cut))
+    assert one.log == [(26, exits.Hlt(CODE + len(assemble(source)) - 1, 1))]
+    assert one.vcpu.general("rax") == 12
+
+
+def test_more_blocks_than_are_kept_are_counted_all_the_same():
+    code = b"\xeb\x00" * 40_000 + b"\xf4"  # as many jumps to the next instruction
+    one = board(code, 0)
+    one.vcpu.enter(10**6)
+    assert one.vcpu.retired == 40_000
+
+
+def test_a_wrong_count_in_mid_block_is_noticed(monkeypatch):
+    right = Blocks._in_block
+    monkeypatch.setattr(Blocks, "_in_block", lambda blocks: place + 1 if (place := right(blocks)) else place)
+    programs = slicing.programs(0, 5)
+    whole, by_blocks = slicing.Run(programs[0], True).unsliced(), slicing.Run(programs[0], True).by_blocks()
+    assert slicing.differences(whole, by_blocks, "planted")
+
+
+def test_a_machine_without_the_callbacks_in_c_leaves_the_same_trace():
+    code = (
+        "from tests.test_determinism import trace_hash\n"
+        "print(trace_hash('clock', {'vcpus': 2, 'tasks': ('busy',), 'quantum_ps': 10**9}))"
+    )
+
+    def found(value: str) -> str:
+        environment = {**os.environ, "EMU_NATIVE": value}
+        command = [sys.executable, "-c", code]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert found("0") == found("1") != ""
