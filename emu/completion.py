@@ -20,7 +20,7 @@ from emu.exits import Exit
 from emu.faults import GuestFault
 from emu.host_model import HostModel
 from emu.interconnect import Interconnect
-from emu.package import Package
+from emu.package import Lie, Package
 from emu.recorder import Recorder
 from emu.stateful import State
 from emu.vcpu import delivery
@@ -124,18 +124,26 @@ class Completion:
     # --- instructions the host answers ---
 
     def _cpuid(self, package: Package, exit_: exits.Cpuid) -> None:
-        package.vcpu.complete_cpuid(exit_, package.cpuid.query(exit_.leaf, exit_.subleaf))
+        values = package.cpuid.query(exit_.leaf, exit_.subleaf)
+        lie = package.take_lie("cpuid") if package.lies else None
+        if lie is not None:
+            told = list(values)
+            told[lie.register] = lie.about(told[lie.register])
+            values = told[0], told[1], told[2], told[3]
+        package.vcpu.complete_cpuid(exit_, values)
 
     def _rdmsr(self, package: Package, exit_: exits.Rdmsr) -> None:
         try:
+            lie = _lie(package, "rdmsr")
             value = package.msrs.rdmsr(exit_.msr)
         except GuestFault as fault:
             self._inject(package, fault)
         else:
-            package.vcpu.complete_rdmsr(exit_, value)
+            package.vcpu.complete_rdmsr(exit_, value if lie is None else lie.about(value))
 
     def _wrmsr(self, package: Package, exit_: exits.Wrmsr) -> None:
         try:
+            _lie(package, "wrmsr")
             self.write_msr(package, exit_.msr, exit_.value)
         except GuestFault as fault:
             self._inject(package, fault)
@@ -271,3 +279,11 @@ class Completion:
         if undelivered is not None:
             self.shutdown = package.number, undelivered
         return True
+
+
+def _lie(package: Package, exit_: str) -> Lie | None:
+    """How an access to an MSR is to be answered; None: truly. Raises GuestFault where it is to be refused."""
+    lie = package.take_lie(exit_) if package.lies else None
+    if lie is not None and lie.refuse:
+        raise GuestFault(abi.GP_VECTOR, 0)
+    return lie

@@ -33,7 +33,7 @@ from emu.host.entity import Entity
 from emu.host.turn import Alarm, Run
 from emu.host_model import HostModel
 from emu.interconnect import Interconnect
-from emu.package import SPREAD, Clocks, Package
+from emu.package import SPREAD, Clocks, Lie, Package
 from emu.ram import Ram
 from emu.recorder import Recorder, Sink
 from emu.result import (
@@ -442,6 +442,19 @@ class Machine:
         """So many whole updates of this vCPU's area, between two units; `added_ns` as for `store_by_hand`."""
         self.leave_entry()
         self._model.update_by_hand(self.packages[vcpu], added_ns, count)
+
+    def lie(self, vcpu: int, lie: Lie) -> None:
+        """Answer this vCPU's next exit of a kind otherwise than truly."""
+        self.leave_entry()
+        self.packages[vcpu].lie(lie)
+
+    def raise_interrupt(self, vcpu: int, vector: int) -> None:
+        """An interrupt arrives at this vCPU's local APIC from outside."""
+        self.leave_entry()
+        package = self.packages[vcpu]
+        package.lapic.accept(vector)
+        if package.lapic.pending() is not None:
+            self.host.wake(vcpu, self._now_ps)
 
     def preempt(self, pcpu: int, who: str) -> None:
         """The host's next decision gives this pCPU to `who`, such as `task0`. Raises HostError where it cannot."""

@@ -73,6 +73,22 @@ class Clocks(NamedTuple):
             clock.load(of_clock)
 
 
+class Lie(NamedTuple):
+    """How the next exit of a kind, "cpuid", "rdmsr" or "wrmsr", is answered instead of truly: an MSR access is refused
+    with #GP; or of the answer only the bits in `keep` are kept, and those in `flip` are turned over. Of CPUID's answer
+    that is register number `register`, of EAX, EBX, ECX, EDX."""
+
+    exit: str
+    refuse: bool
+    register: int
+    keep: int
+    flip: int
+
+    def about(self, value: int) -> int:
+        """What is said where `value` is the truth."""
+        return value & self.keep ^ self.flip
+
+
 class Package(Stateful):
     """vCPU `number` in state `start`; `now` tells virtual time in picoseconds to its devices.
 
@@ -80,10 +96,10 @@ class Package(Stateful):
     `parked` says that no interrupt can wake this vCPU again, `kicked` that its next HLT is not to sleep.
     `waiting` says that it sleeps until a page is back, whatever comes meanwhile.
     `update` is PLANNED or BEGUN (host model other-cpu), its next store due after `store_in` more instructions; BY_HAND;
-    or None. `added_ns` is run delay that was added by hand.
+    or None. `added_ns` is run delay that was added by hand. `lies` are those still to be told, one of each kind.
     """
 
-    fields = ("exit", "halting", "parked", "kicked", "waiting", "update", "store_in", "added_ns")
+    fields = ("exit", "halting", "parked", "kicked", "waiting", "update", "store_in", "added_ns", "lies")
     parts = ("tsc", "lapic", "steal", "clock", "async_pf", "pv_eoi", "poll", "migration")
 
     def __init__(
@@ -131,6 +147,19 @@ class Package(Stateful):
         self.update: str | None = None
         self.store_in = 0
         self.added_ns = 0
+        self.lies: tuple[Lie, ...] = ()
+
+    def lie(self, lie: Lie) -> None:
+        """Answer the next exit of this kind so."""
+        self.lies = (*(one for one in self.lies if one.exit != lie.exit), lie)
+
+    def take_lie(self, exit_: str) -> Lie | None:
+        """How an exit of this kind, which has come, is to be answered; None: truly."""
+        for one in self.lies:
+            if one.exit == exit_:
+                self.lies = tuple(other for other in self.lies if other is not one)
+                return one
+        return None
 
     def alarm_ps(self) -> int | None:
         """When something of this package's own will happen by itself."""

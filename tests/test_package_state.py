@@ -10,7 +10,7 @@ from emu import clock, data
 from emu.boot.elf import elf_image
 from emu.host_model import Gaps
 from emu.machine import Machine
-from emu.package import BEGUN, PLANNED, Package
+from emu.package import BEGUN, PLANNED, Lie, Package
 from emu.scenario import DEFAULT_STORE_GAP, Config
 from emu.trace import to_json
 from tests.programs import Recorded, run_guest
@@ -120,7 +120,7 @@ def test_part_of_a_package_that_is_left_out_is_noticed(monkeypatch: pytest.Monke
     package = machine.packages[1]
     changes = {
         "exit": "E", "halting": True, "parked": True, "kicked": True, "waiting": True, "update": PLANNED, "store_in": 9,
-        "added_ns": 5,
+        "added_ns": 5, "lies": (Lie("rdmsr", True, 0, 0, 0),),
         "tsc": "offset", "lapic": "irr", "steal": "updates", "pv_eoi": "pending", "poll": "msr_value",
         "async_pf": "int_value", "migration": "msr_value",
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from emu import data
 from emu.commands.flags import Once, Parser
@@ -34,7 +35,7 @@ def replay_parser() -> Parser:
 def run_replay(arguments: list[str]) -> int:
     """`emu fuzz replay` with these words."""
     parsed = replay_parser().parse(arguments)
-    path = Path(parsed.finding)
+    path, told = Path(parsed.finding), {}
     if path.is_dir():
         told = _finding_of(path)
         parsed.target = parsed.target or told["target"]
@@ -42,7 +43,11 @@ def run_replay(arguments: list[str]) -> int:
         path = path / "input"
     if parsed.target is None:
         raise HostError("an input alone does not say what it is for", str(path), "name the target behind it")
-    target = target_of(table_of(parsed))
+    table = table_of(parsed)
+    for name in findings.CLAIMS:
+        if name in told:
+            table.setdefault(name, told[name])
+    target = target_of(table)
     early = [one for one in findings.before(target, data.source_text) if one.key == path.parent.name]
     found = early[0] if early else findings.finding(Harness(target), read_small(path), data.source_text)
     if found is None:
@@ -121,7 +126,8 @@ def encode_parser() -> Parser:
     parser = Parser(
         "fuzz encode",
         "Make an input of lines, such as: after 3 step 0x10",
-        f"kinds:\n{meanings}\n\n`after N` counts the guest's accesses to its area since the line before.",
+        f"kinds:\n{meanings}\n\n`after N` counts the guest's accesses to its area since the line before, and\n"
+        "its exits for CPUID, MSRs, the time and hypercalls.",
         "emu fuzz encode LINES -o FILE",
     )
     parser.add_argument("lines", metavar="LINES")
@@ -181,11 +187,12 @@ def run_seeds(arguments: list[str]) -> int:
     return 0
 
 
-def _finding_of(path: Path) -> dict[str, str]:
+def _finding_of(path: Path) -> dict[str, Any]:
     try:
         told = json.loads(read_small(path / "finding.json"))
         if "target" not in told and (path / "story.txt").is_file():
             raise HostError("this is a sequence for a host", str(path), "its story.txt says how to do it again")
-        return {"target": str(told["target"]), "host": str(told["host"])}
+        claims = {name: told[name] for name in findings.CLAIMS if name in told}
+        return {"target": str(told["target"]), "host": str(told["host"]), **claims}
     except (ValueError, KeyError, TypeError):
         raise HostError("this is no finding", str(path), "name a folder of findings/") from None

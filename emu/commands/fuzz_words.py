@@ -7,7 +7,7 @@ from typing import Any
 
 from emu.commands.flags import Once, Parser
 from emu.faults import HostError
-from emu.fuzz.records import HOSTS, ODD_HOST
+from emu.fuzz.records import GROUPS, HOSTS, ODD_HOST
 from emu.scenario import did_you_mean, is_digits
 
 _MAX_INPUT = 1 << 16
@@ -33,6 +33,8 @@ def add_target(parser: Parser) -> None:
         "--passes", action=Once, metavar="N,...", help="statuses that mean that all is well (default 0)"
     )
     parser.add_argument("--oracle", action="append", metavar="FILE.py:FUNCTION", help="what must hold; may be repeated")
+    groups = ", ".join(GROUPS)
+    parser.add_argument("--also", action="append", metavar="WHAT", help=f"it survives too: {groups}; may be repeated")
     parser.add_argument("--clamps", action="store_true", help="its clock never goes back, whatever the host does")
 
 
@@ -58,6 +60,8 @@ def table_of(parsed: Any) -> dict[str, Any]:
         table["passes"] = [count(word, "--passes", 0) for word in parsed.passes.split(",")]
     if parsed.oracle:
         table["oracles"] = [*table.get("oracles", []), *parsed.oracle]
+    if parsed.also:
+        table["also"] = [*table.get("also", []), *parsed.also]
     if parsed.clamps:
         table["clamps"] = True
     return table

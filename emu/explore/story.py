@@ -11,7 +11,7 @@ from emu.code.places import places
 from emu.code.symbols import Symbols
 from emu.explore.runner import watched
 from emu.explore.search import Counterexample
-from emu.history.edits import Preempt, SetMemory, TakeAway
+from emu.history.edits import Interrupt, Preempt, SetAnswer, SetMemory, SetMsr, TakeAway, told
 from emu.history.history import History
 from emu.machine import Machine
 from emu.trace import Event
@@ -49,8 +49,8 @@ def story(history: History, found: Counterexample) -> list[str]:
             lines += _guest(history, following)
     shown = _shortened(_merged(lines))
     who, where = (max((len(line[column]) for line in shown), default=0) for column in (0, 1))
-    told = [f"{a:{who}}  {b:{where}}  {c}".rstrip() for a, b, c in shown]
-    return [*told, f"=> {found.violation.why}"]
+    lines_told = [f"{a:{who}}  {b:{where}}  {c}".rstrip() for a, b, c in shown]
+    return [*lines_told, f"=> {found.violation.why}"]
 
 
 def _host(history: History, point: int) -> list[tuple[str, str, str]]:
@@ -61,6 +61,8 @@ def _host(history: History, point: int) -> list[tuple[str, str, str]]:
     for edit in history.edits:
         if edit.position == point and isinstance(edit.change, SetMemory):
             found += _set(history.machine, edit.change)
+        if edit.position == point and isinstance(edit.change, SetMsr | SetAnswer | Interrupt):
+            found.append(("host", "does", told(edit.change)))
         if edit.position == point and isinstance(edit.change, TakeAway):
             found.append(("host", "runs others", f"for {edit.change.ns:,} ns"))
         if edit.position == point and isinstance(edit.change, Preempt):
@@ -101,7 +103,7 @@ def _guest(history: History, following: int) -> list[tuple[str, str, str]]:
     events = [event for _, event in history.between(begun + 1, following, of_edits=False)]
     symbols = Symbols.of(machine.image.source)
     found = [_access(one, value, steal, symbols) for one, value in accesses]
-    found += [told for event in events if (told := _event(event))]
+    found += [words for event in events if (words := _event(event))]
     stores = [line for event in events for line in _stores(event)]
     return [(who, where, "; ".join(found)), *stores] if found else stores
 

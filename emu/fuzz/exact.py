@@ -1,7 +1,8 @@
 """One execution with the whole machine around the guest: slower by far, and with everything that can be told of it.
 
 Stores of the host are made at the same accesses as by the callbacks, and the position of each is kept, so that the run
-can be recorded and replayed as any other.
+can be recorded and replayed as any other. An event needs a machine that stands still: where one is found to be due, the
+run is made once more up to there.
 
 In Linux: nothing like it.
 """
@@ -9,17 +10,22 @@ In Linux: nothing like it.
 from typing import NamedTuple
 
 from emu import abi, result, trace
+from emu.fuzz.events import change_of
 from emu.fuzz.outcome import Execution, Read
-from emu.fuzz.plan import Plan, Store
+from emu.fuzz.plan import Event, Plan, Store
 from emu.fuzz.target import Beginning, Target, owned
+from emu.history import edits
 from emu.history.edits import Edit, SetMemory
 from emu.history.memory import Memory
 from emu.machine import Machine
 from emu.ram import Ram
 from emu.result import LIMITS
-from emu.trace import Event
+from emu.vcpu.bare import Bare
 from emu.vcpu.native import EVEN, ODD
 from emu.vcpu.watch import Access, Watch
+
+_MOST_EVENTS = 8
+_COUNTED_EXITS = frozenset(("Cpuid", "Rdmsr", "Wrmsr", "Rdtsc", "Hypercall"))
 
 
 class Told(NamedTuple):
@@ -47,15 +53,25 @@ class Exact:
         self._memory = Memory(machine.ram)
         self._state, self._pages = machine.state(), self._memory.keep()
         self._owned = owned(machine)
+        self._covered: Bare | None = None
         self._reset(())
         self._ready = True
+
+    def cover(self, bare: Bare) -> None:
+        """Count edges where `bare` does."""
+        bare.cover(self._machine.engine)
+        self._covered = bare
 
     @property
     def ram(self) -> Ram:
         """The guest's memory, as the last run left it."""
         return self._machine.ram
 
-    def _reset(self, stores: tuple[Store, ...]) -> None:
+    def _reset(self, stores: tuple[Store, ...], events: tuple[Event, ...] = ()) -> None:
+        if self._covered is not None:
+            self._covered.begin_covering()
+        self._events = list(reversed(events))
+        self._due: int | None = None
         self._stores = list(reversed(stores))
         self._edits: list[Edit] = []
         self._accesses = 0
@@ -73,20 +89,52 @@ class Exact:
 
     def run(self, planned: Plan) -> Told:
         """One execution, from the beginning to its end or its bound."""
-        machine, target = self._machine, self._target
-        self._memory.restore(self._pages)
-        machine.load(self._state)
-        self._reset(planned.stores)
-        begun = machine.instructions
-        if self._area is not None:
-            self._play(0)
+        events = tuple([one for one in planned.events if one.kind in self._target.events][:_MOST_EVENTS])
+        placed: list[tuple[int, Event]] = []
+        machine = self._machine
         everywhere = [(0, machine.ram.size - 1)]
         watch = Watch(machine.engine, reads=everywhere, writes=everywhere, accessed=self._accessed)
         try:
-            while machine.reason is None and machine.instructions - begun < target.insns:
-                machine.run_to(machine.position + min(1024, target.insns - (machine.instructions - begun)))
+            while True:
+                begun = self._run(planned.stores, events[len(placed) :], placed)
+                if self._due is None:
+                    return self._told(begun)
+                placed.append((self._due, events[len(placed)]))
         finally:
             watch.close()
+
+    def _run(self, stores: tuple[Store, ...], events: tuple[Event, ...], placed: list[tuple[int, Event]]) -> int:
+        """Run with the events that have found their places, until the next one is due, to the end or to the bound; how
+        many instructions there were before."""
+        machine, most = self._machine, self._target.insns
+        self._memory.restore(self._pages)
+        machine.load(self._state)
+        self._reset(stores, events)
+        begun = machine.instructions
+        if self._area is not None:
+            self._play(0)
+        waiting = list(placed)
+        self._look_for_event(machine.position)
+        while machine.reason is None and self._due is None and machine.instructions - begun < most:
+            until = machine.position + min(1024, most - (machine.instructions - begun))
+            if waiting and waiting[0][0] <= machine.position:
+                self._make(waiting.pop(0)[1])
+                continue
+            machine.run_to(min(until, waiting[0][0]) if waiting else until)
+        return begun
+
+    def _look_for_event(self, here: int) -> None:
+        if self._due is None and self._events and self._events[-1].at <= self._accesses:
+            self._due = here
+
+    def _make(self, event: Event) -> None:
+        change = change_of(self._machine, event)
+        if change is not None:
+            self._edits.append(Edit(self._machine.position, change))
+            edits.apply(self._machine, change)
+
+    def _told(self, begun: int) -> Told:
+        machine = self._machine
         insns = machine.instructions - begun
         rested = 0 if self._stores else machine.instructions - self._last_store
         reads, detail = tuple(self._reads), _detail(machine)
@@ -123,6 +171,7 @@ class Exact:
                 self._last_at = here
                 self._points.append(here)
                 self._accesses += 1
+                self._look_for_event(here)
                 self._play(here)
             offset = access.linear - area
             if access.write and offset < 16 and self._wrote is None:
@@ -134,10 +183,18 @@ class Exact:
                 self._wild = access.linear
                 self._broke_at = self._broke_at or here
 
-    def _heard(self, event: Event) -> None:
+    def _heard(self, event: trace.Event) -> None:
         if not self._ready:
             return
-        if type(event) is trace.Mark:
+        if type(event) is trace.ExitEvent:
+            if event.exit in _COUNTED_EXITS:
+                here = self._machine.arriving() - 1
+                if here != self._last_at:
+                    self._last_at = here
+                    self._accesses += 1
+                    self._look_for_event(here)
+                    self._play(here)
+        elif type(event) is trace.Mark:
             self._marked(event)
         elif type(event) is trace.Store and event.area == "steal-time":
             if event.step == "even":

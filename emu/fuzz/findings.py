@@ -40,6 +40,9 @@ _LINKED = ("start.S", "start32.S", "runtime.c")
 _BEFORE_INSNS = 200_000
 
 
+CLAIMS = ("since", "passes", "clamps", "oracles", "also")  # of a target, by which a finding was judged
+
+
 class Finding(NamedTuple):
     """`key` names what `oracle` and `place` say together; `given` is the input, `recording` replays it."""
 
@@ -195,6 +198,7 @@ class Findings(_Folder):
             "host": one.given.host,
             "target": self._target.name,
             "image": self._target.image.sha256,
+            **{name: getattr(self._target, name) for name in CLAIMS},
         }
         files = {
             "input": encode(one.given),

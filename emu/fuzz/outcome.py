@@ -90,7 +90,8 @@ def failure(
         return found
     if done.ended == "fault":
         return Failure(NO_FAULT, done.detail or "an exception that nobody handled has ended the run")
-    if done.ended == "budget" and plan.rests and done.rested * 2 >= target.insns:
+    tampered = any(one.kind == records.ELSEWHERE and one.kind in target.events for one in plan.events)
+    if done.ended == "budget" and plan.rests and not tampered and done.rested * 2 >= target.insns:
         return Failure(ENDS, f"the host has rested for {done.rested:,} instructions, and the guest goes on")
     if done.ended == "exit" and done.exit_code not in target.passes:
         return Failure(PASSES, f"the guest ends with status {done.exit_code}")

@@ -41,12 +41,21 @@ class Store(NamedTuple):
         return self.value.to_bytes(self.size, "little")
 
 
+class Event(NamedTuple):
+    """What the host does besides, before the access of number `at`."""
+
+    at: int
+    kind: str
+    argument: int
+
+
 class Plan(NamedTuple):
-    """The stores, in order; whether steal `grows` all the time; whether the host `rests` with version even."""
+    """The stores, in order; whether steal `grows` all the time; whether the host `rests` with version even; events."""
 
     stores: tuple[Store, ...]
     grows: bool
     rests: bool
+    events: tuple[Event, ...] = ()
 
     def packed(self) -> bytes:
         """As `emu.vcpu.bare.Bare.execute` takes them."""
@@ -65,7 +74,7 @@ def plan(given: Input) -> Plan:
         if len(host.stores) >= MOST_PLAYS:
             break
     host.settle()
-    return Plan(tuple(host.stores), host.grows, host.rests)
+    return Plan(tuple(host.stores), host.grows, host.rests, tuple(host.events))
 
 
 class _Host:
@@ -75,13 +84,16 @@ class _Host:
         self.grows, self.rests = True, True
         self._steal, self._version = given.steal, given.version
         self._waiting: list[Store] = []  # of an update that was begun
+        self.events: list[Event] = []
         self._store(_STEAL, 8, self._steal)
         self._store(_VERSION, 4, self._version, EVEN)
 
     def do(self, record: Record) -> None:
         """One record."""
         kind, argument = record.kind, record.argument
-        if kind in (records.STEP, records.HALVES):
+        if kind in records.EVENTS:
+            self.events.append(Event(self.at, kind, argument))
+        elif kind in (records.STEP, records.HALVES):
             if not self._waiting:
                 self._begin(self._grown(argument), halves=kind == records.HALVES)
             self._next()

@@ -1,4 +1,4 @@
-"""The input of a guest under test: what the host does to its area, and before which of the guest's accesses.
+"""The input of a guest under test: what the host does to it, and before which of the guest's accesses to its area.
 
 Every byte string is an input. Four bytes begin it: the version and the steal that are published first, and two that
 are free. Then come records of six bytes, at most 64: a kind, a gap, and 32 bits of argument, little-endian; what is
@@ -7,6 +7,10 @@ missing of the last is zero. A gap of less than 192 counts as many accesses of t
 
 `honest` keeps the protocol as KVM does. `odd` keeps it too, in ways KVM never would: versions about to wrap, steal at
 the borders of its halves, the other fields full of something. `hostile` keeps nothing.
+
+Besides its area a guest depends on answers, on time, on interrupts and on other structures. What is done to those are
+*events*, with kinds of their own, in groups; a target says which groups it is to survive, and others are nothing to it.
+Of the guest's exits, those for CPUID, MSRs, the time and hypercalls count as accesses too.
 
 In Linux: record_steal_time() in arch/x86/kvm/x86.c is the honest host.
 """
@@ -32,6 +36,17 @@ _HONEST = (UPDATE, STEP, BURST, HALVES)
 _ODD = (TO_BORDER, WRAP, PREEMPTED, PAD)
 _HOSTILE = (BACK, FLIP, STUCK, ZERO, RAW)
 KINDS = {HONEST: _HONEST, ODD_HOST: _HONEST + _ODD, HOSTILE: _HONEST + _ODD + _HOSTILE}
+AHEAD, BACK_IN_TIME, INTERRUPT, ELSEWHERE = "ahead", "back-in-time", "interrupt", "elsewhere"
+REFUSE, HIDE, ANSWER, LEAF = "refuse", "hide", "answer", "leaf"
+EVENTS = (AHEAD, BACK_IN_TIME, INTERRUPT, ELSEWHERE, REFUSE, HIDE, ANSWER, LEAF)
+GROUPS = {
+    "time": (AHEAD, BACK_IN_TIME),
+    "interrupts": (INTERRUPT,),
+    "structures": (ELSEWHERE,),
+    "answers": (REFUSE, HIDE, ANSWER, LEAF),
+}
+LIES = frozenset((BACK_IN_TIME, ELSEWHERE, ANSWER, LEAF))  # what a hostile host alone does
+_FIRST_EVENT = 224  # a byte from here on is the kind of an event
 MEANS = {
     UPDATE: "a whole update that adds to steal",
     STEP: "the next store of an update: `odd`, `steal`, `even`; the first of one adds to steal",
@@ -46,6 +61,14 @@ MEANS = {
     STUCK: "an update begins, and the host never goes on",
     ZERO: "all of the area is zeroed",
     RAW: "one byte anywhere in the area is written",
+    AHEAD: "the TSC jumps ahead, by the argument times 4096",
+    BACK_IN_TIME: "the TSC jumps back by as much; a hostile host's",
+    INTERRUPT: "one of the interrupts arrives for which the guest has a handler",
+    ELSEWHERE: "a byte of another structure that is registered is written; a hostile host's",
+    REFUSE: "the next RDMSR (argument even) or WRMSR (odd) raises #GP",
+    HIDE: "the next CPUID tells less: a register, 0 to 3, without the bits of the upper 30, or without any",
+    ANSWER: "the next RDMSR answers with bits turned over; a hostile host's",
+    LEAF: "the next CPUID answers with bits of one register turned over; a hostile host's",
 }
 _VERSIONS = (2, 0, 0xFC, 0xFE, 0xFFFE, 0x7FFFFFFE, 0xFFFFFFFC, 0xFFFFFFFE)
 _STEALS = (0, 1, (1 << 32) - 1, 1 << 32, (1 << 33) - 1, (1 << 63) - 1, 1 << 63, (1 << 64) - (1 << 40))
@@ -79,7 +102,8 @@ def decode(data: bytes, host: str) -> Input:
     found = []
     for at in range(HEADER_SIZE, min(len(data), MOST_BYTES), RECORD_SIZE):
         kind, gap, argument = _RECORD.unpack(data[at : at + RECORD_SIZE].ljust(RECORD_SIZE, b"\0"))
-        found.append(Record(kinds[kind % len(kinds)], _gap(gap), argument))
+        name = kinds[kind % len(kinds)] if kind < _FIRST_EVENT else EVENTS[kind % len(EVENTS)]
+        found.append(Record(name, _gap(gap), argument))
     return Input(host, _VERSIONS[version % len(_VERSIONS)], _STEALS[steal % len(_STEALS)], tuple(found))
 
 
@@ -92,10 +116,17 @@ def encode(given: Input) -> bytes:
     found = [_HEADER.pack(_VERSIONS.index(given.version), _STEALS.index(given.steal), 0)]
     kinds = KINDS[given.host]
     for one in given.records:
-        if one.kind not in kinds:
-            raise HostError(f"a host that is {given.host} does no {one.kind!r}", remedy=f"it does {', '.join(kinds)}")
-        found.append(_RECORD.pack(kinds.index(one.kind), _gap_byte(one.gap), one.argument))
+        if one.kind not in kinds and one.kind not in EVENTS:
+            known = ", ".join((*kinds, *EVENTS))
+            raise HostError(f"a host that is {given.host} does no {one.kind!r}", remedy=f"it does {known}")
+        kind = kinds.index(one.kind) if one.kind in kinds else _FIRST_EVENT + EVENTS.index(one.kind)
+        found.append(_RECORD.pack(kind, _gap_byte(one.gap), one.argument))
     return b"".join(found)
+
+
+def has_events(data: bytes) -> bool:
+    """Whether there are events in what these bytes mean."""
+    return max(data[HEADER_SIZE:MOST_BYTES:RECORD_SIZE], default=0) >= _FIRST_EVENT
 
 
 def _gap(byte: int) -> int:

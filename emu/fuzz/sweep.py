@@ -11,6 +11,7 @@ from emu.fuzz import records
 from emu.fuzz.records import Input, Record
 
 MOST = 60_000
+_MOST_PLACES = 32  # of an event: each costs an execution with the whole machine
 _BOTH_HALVES = 3  # an argument by which steal grows in both of its halves
 _ARGUMENTS = {
     records.UPDATE: (0, _BOTH_HALVES),
@@ -23,6 +24,18 @@ _ARGUMENTS = {
     records.FLIP: (1, 2, 3, 0xFFFFFFFF),
     records.RAW: tuple(offset << 8 | 0xFF for offset in range(13)),
 }
+_EVENTS = {
+    records.AHEAD: (0, 1 << 20, 0xFFFFFFFF),
+    records.BACK_IN_TIME: (0, 1 << 20, 0xFFFFFFFF),
+    records.INTERRUPT: (0, 1, 2, 3),
+    records.ELSEWHERE: tuple(
+        at << 16 | value << 8 | which for which in range(2) for at in range(32) for value in (0, 0xFF)
+    ),
+    records.REFUSE: (0, 1),
+    records.HIDE: (0, 1, 2, 3, *(4 << bit for bit in range(8))),
+    records.ANSWER: (1, 0xFFFFFFFF),
+    records.LEAF: tuple(1 << bit | register for bit in (2, 5, 31) for register in range(4)),
+}
 _STARTS = ((2, 0), (0xFFFFFFFE, 0), (2, (1 << 32) - 1), (0xFE, 1 << 32))
 
 
@@ -34,8 +47,9 @@ class Family(NamedTuple):
     inputs: Iterator[Input]
 
 
-def families(host: str, accesses: int) -> list[Family]:
-    """Families of schedules for a guest that touches its area `accesses` times, smallest first.
+def families(host: str, accesses: int, events: frozenset[str] = frozenset()) -> list[Family]:
+    """Families of schedules for a guest that touches its area `accesses` times, smallest first; `events` are the kinds
+    of events that its host does.
 
     One that would make them more than MOST all together is left out, and so are those after it.
     """
@@ -45,6 +59,13 @@ def families(host: str, accesses: int) -> list[Family]:
     found: list[Family] = []
     one = [(kind, argument) for kind in kinds for argument in _ARGUMENTS.get(kind, (_BOTH_HALVES,))]
     _add(found, "no step of the host", len(starts), (Input(host, *start, ()) for start in starts))
+    happening = [(kind, argument) for kind in records.EVENTS if kind in events for argument in _EVENTS[kind]]
+    if happening:
+        few = range(min(accesses, _MOST_PLACES) + 1)
+        _add(
+            *(found, "one event, anywhere", len(few) * len(happening)),
+            (Input(host, 2, 0, (Record(kind, at, argument),)) for at in few for kind, argument in happening),
+        )
     _add(
         *(found, "one step of the host, anywhere", len(starts) * len(points) * len(one)),
         (

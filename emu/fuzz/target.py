@@ -9,7 +9,7 @@ from emu import abi, trace
 from emu.boot.image import Image
 from emu.code.symbols import Symbols
 from emu.faults import HostError
-from emu.fuzz.records import HOSTS, ODD_HOST
+from emu.fuzz.records import GROUPS, HOSTILE, HOSTS, LIES, ODD_HOST
 from emu.guest import load_guest
 from emu.machine import Machine
 from emu.result import LIMITS
@@ -28,7 +28,7 @@ class Target(NamedTuple):
 
     An execution is ended after `insns` instructions; 0: some times as many as with a host that does nothing. The guest
     passes where it exits with one of `passes`, or halts. `clamps` says that its clock never goes back, whatever the
-    host does.
+    host does, and `also` which groups of events it survives besides (emu.fuzz.records.GROUPS).
     """
 
     image: Image
@@ -39,7 +39,14 @@ class Target(NamedTuple):
     passes: tuple[int, ...] = (0,)
     clamps: bool = False
     oracles: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
     ram: int = abi.MIN_RAM
+
+    @property
+    def events(self) -> frozenset[str]:
+        """The kinds of events that its host does."""
+        kinds = frozenset(kind for group in self.also for kind in GROUPS[group])
+        return kinds if self.host == HOSTILE else kinds - LIES
 
     def config(self) -> Config:
         """A machine on which nothing happens by itself."""
@@ -50,7 +57,8 @@ class Target(NamedTuple):
 
 def target_of(table: dict[str, Any]) -> Target:
     """A target from a table such as a target's TOML file is. Raises HostError, naming the key, for any slip in it."""
-    known = {"guest": str, "host": str, "since": str, "insns": int, "passes": list, "clamps": bool, "oracles": list}
+    known = {"guest": str, "host": str, "since": str, "insns": int, "passes": list, "clamps": bool}
+    known |= {"oracles": list, "also": list}
     for key, value in table.items():
         if key not in known:
             raise HostError(f"there is no key {key!r}", "the target", did_you_mean(key, known))
@@ -66,7 +74,12 @@ def target_of(table: dict[str, Any]) -> Target:
     oracles = table.get("oracles", [])
     if not all(type(one) is str for one in oracles):
         raise HostError(f"oracles = {oracles} cannot be used", "the target", "list such as mine.py:never_zero")
-    rest = {key: table[key] for key in ("host", "since", "clamps") if key in table}
+    also = table.get("also", [])
+    for one in also:
+        if one not in GROUPS:
+            raise HostError(f"there is no group of events {one!r}", "--also", did_you_mean(str(one), GROUPS))
+    rest: dict[str, Any] = {key: table[key] for key in ("host", "since", "clamps") if key in table}
+    rest["also"] = tuple(sorted(set(also)))
     found = Target(
         load_guest(table["guest"]), table["guest"], insns=insns, passes=tuple(passes), oracles=tuple(oracles), **rest
     )

@@ -158,7 +158,8 @@ class GuestSession(Session):
     def families(self) -> Iterator[tuple[str, int, Iterator[bytes]]]:
         """See Session."""
         _, _, plain = self.harness.run(b"")
-        for family in sweep.families(self.harness.target.host, plain.accesses):
+        target = self.harness.target
+        for family in sweep.families(target.host, plain.accesses, target.events):
             yield family.name, family.size, map(encode, family.inputs)
 
     def state(self) -> dict[str, Any]:

@@ -5,8 +5,10 @@ In Linux: KVM_SET_REGS, KVM_SET_MSRS and a debugger's writes are edits nobody re
 
 from typing import Any, NamedTuple
 
+from emu import abi
 from emu.faults import GuestFault, HostError
 from emu.machine import Machine
+from emu.package import Lie
 from emu.state import GENERAL
 
 _WORD = (1 << 64) - 1
@@ -71,7 +73,26 @@ class TakeAway(NamedTuple):
     ns: int
 
 
-Change = HostStore | HostUpdate | SetRegister | SetMemory | SetMsr | Preempt | TakeAway
+class SetAnswer(NamedTuple):
+    """The next CPUID, RDMSR or WRMSR of this vCPU is answered otherwise than truly: see emu.package.Lie."""
+
+    vcpu: int
+    exit: str
+    refuse: bool
+    register: int
+    keep: int
+    flip: int
+
+
+class Interrupt(NamedTuple):
+    """An interrupt arrives at this vCPU's local APIC; a vCPU whose APIC is switched off never hears of it."""
+
+    vcpu: int
+    vector: int
+
+
+Change = HostStore | HostUpdate | SetRegister | SetMemory | SetMsr | SetAnswer | Interrupt | Preempt | TakeAway
+ANSWERED = ("cpuid", "rdmsr", "wrmsr")
 
 
 class Edit(NamedTuple):
@@ -102,6 +123,14 @@ def apply(machine: Machine, change: Change) -> None:
         if isinstance(change, HostStore | HostUpdate):
             _by_hand(machine, change)
             return
+        if isinstance(change, SetAnswer):
+            _set_answer(machine, change)
+            return
+        if isinstance(change, Interrupt):
+            if not abi.APIC_FIRST_VECTOR <= change.vector <= 255:
+                raise HostError(f"there is no interrupt {change.vector}", remedy="they are numbered from 16 to 255")
+            machine.raise_interrupt(change.vcpu, change.vector)
+            return
         if not 0 <= change.value <= _WORD:
             raise HostError(f"{change.value:#x} does not fit into 64 bits")
         if isinstance(change, SetMsr):
@@ -119,6 +148,14 @@ def _by_hand(machine: Machine, change: HostStore | HostUpdate) -> None:
         raise HostError(f"{change.times} updates at once cannot be made", remedy=f"from 1 to {MAX_BURST} can")
     else:
         machine.update_by_hand(change.vcpu, change.added_ns, change.times)
+
+
+def _set_answer(machine: Machine, change: SetAnswer) -> None:
+    if change.exit not in ANSWERED:
+        raise HostError(f"the answer to {change.exit!r} cannot be set", remedy=f"known are {', '.join(ANSWERED)}")
+    if not (0 <= change.register <= 3 and 0 <= change.keep <= _WORD and 0 <= change.flip <= _WORD):
+        raise HostError("this is no change of an answer", remedy="a register from 0 to 3, and masks of 64 bits")
+    machine.lie(change.vcpu, Lie(change.exit, change.refuse, change.register, change.keep, change.flip))
 
 
 def _set_msr(machine: Machine, change: SetMsr) -> None:
@@ -163,6 +200,15 @@ def told(change: Change) -> str:
         return f"memory at {change.gpa:#x} becomes {change.data[:16].hex(' ')}{' ...' if len(change.data) > 16 else ''}"
     if isinstance(change, SetMsr):
         return f"vcpu{change.vcpu}: MSR {change.msr:#x} becomes {change.value:#x}"
+    if isinstance(change, SetAnswer):
+        if change.refuse:
+            return f"the host refuses vcpu{change.vcpu}'s next {change.exit.upper()}"
+        where = f" in {('EAX', 'EBX', 'ECX', 'EDX')[change.register]}" if change.exit == "cpuid" else ""
+        kept = change.keep & (0xFFFFFFFF if change.exit == "cpuid" else _WORD)
+        bits = f"bits {kept:#x} of the truth" + (f", and {change.flip:#x} turned over" if change.flip else "")
+        return f"the host answers vcpu{change.vcpu}'s next {change.exit.upper()} with {bits}{where}"
+    if isinstance(change, Interrupt):
+        return f"interrupt {change.vector} arrives at vcpu{change.vcpu}"
     if isinstance(change, Preempt):
         return f"the host gives pCPU {change.pcpu} to {change.who}"
     return f"the host keeps the vCPU on pCPU {change.pcpu} waiting for {change.ns:,} ns"
@@ -174,6 +220,8 @@ _KINDS: dict[str, type[Change]] = {
     "register": SetRegister,
     "memory": SetMemory,
     "msr": SetMsr,
+    "answer": SetAnswer,
+    "interrupt": Interrupt,
     "preempt": Preempt,
     "away": TakeAway,
     "store": HostStore,
@@ -197,7 +245,9 @@ def from_json(data: Any) -> Edit:
     if set(values) != set(kind._fields) or not _is_number(data.get("at")):
         raise ValueError(f"an edit of kind {data['kind']} with other fields than it has")
     for key, value in values.items():
-        kinds = {"register": str, "data": str, "who": str, "halves": bool}
+        kinds = {"data": str, "who": str, "halves": bool, "refuse": bool, "exit": str}
+        if kind is SetRegister:
+            kinds["register"] = str
         if not (isinstance(value, kinds[key]) if key in kinds else _is_number(value)):
             raise ValueError(f"an edit whose {key} is {value!r:.40}")
     if kind is SetMemory:

@@ -180,6 +180,15 @@ class Bare:
         if self._plain is not None:
             self._plain.use_map()
 
+    def cover(self, engine: Engine) -> None:
+        """Count the edges that this engine's guest takes as well; `begin_covering` comes before each of its runs."""
+        engine.hook(unicorn_const.UC_HOOK_BLOCK, self._called[0], *EVERYWHERE, user=self._place)
+        engine.flush_code()
+
+    def begin_covering(self) -> None:
+        """A run of another engine begins."""
+        self.run.previous = 0
+
     def blocks(self) -> list[tuple[int, int]]:
         """Address and size of each block that was ever begun."""
         return sorted((one >> 16, one & 0xFFFF) for one in self._blocks if one)

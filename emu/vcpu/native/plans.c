@@ -12,6 +12,7 @@
 #define VERSION 8
 #define PREEMPTED 16
 #define AREA 64
+#define FIRST_EVENT 224 // from there on it is nothing that the host stores in the area
 
 enum kind { UPDATE, STEP, BURST, HALVES, TO_BORDER, WRAP, SET_PREEMPTED, PAD, BACK, FLIP, STUCK, ZERO, RAW };
 
@@ -179,7 +180,8 @@ uint32_t emu_plan(const uint8_t *data, uint32_t size, uint32_t kinds, struct pla
         const uint32_t argument =
             record[2] | (uint32_t)record[3] << 8 | (uint32_t)record[4] << 16 | (uint32_t)record[5] << 24;
         host.at = host.at + gap > 0xFFFFFFFF ? 0xFFFFFFFF : host.at + gap;
-        act(&host, (enum kind)(record[0] % kinds), argument);
+        if (record[0] < FIRST_EVENT)
+            act(&host, (enum kind)(record[0] % kinds), argument);
         if (host.count >= MOST_PLAYS)
             break;
     }
