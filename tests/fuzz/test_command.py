@@ -17,7 +17,7 @@ import pytest
 from emu.__main__ import main
 from emu.commands.fuzz import _ENGINES
 from emu.fuzz.outcome import ORACLES
-from emu.fuzz.records import HOSTS, ODD_HOST, decode, from_text
+from emu.fuzz.records import GROUPS, HOSTS, ODD_HOST, decode, from_text
 from emu.history.recording import load_recording
 
 
@@ -160,6 +160,7 @@ def test_target_may_be_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path
         (("guest", "hello"), "the guest registers no area"),
         (("guest", "readers/seqlock", "--engine", "afk"), "there is no engine 'afk'"),
         (("guest", "readers/seqlock", "--host", "kind"), "there is no host 'kind'"),
+        (("guest", "readers/seqlock", "--also", "answer"), "there is no group of events 'answer'"),
         (("guest", "readers/seqlock", "--time", "soon"), "'soon' is no time"),
         (("guest", "readers/seqlock", "--insns", "7"), "insns = 7 cannot be used"),
         (("guest", "readers/seqlock", "--since", "mian"), "there is no function 'mian'"),
@@ -226,9 +227,17 @@ def _children(pid: int) -> list[int]:
 def test_guide_names_every_oracle_host_kind_and_engine() -> None:
     guide = (Path(__file__).parents[2] / "tutorials" / "fuzzing.md").read_text(encoding="utf-8")
     rows = set(re.findall(r"^\| `([a-z][a-z-]*)` \|", guide, re.MULTILINE))
-    assert rows == {*ORACLES, "zeroed", *HOSTS, *_ENGINES}
+    assert rows == {*ORACLES, "zeroed", *HOSTS, *_ENGINES, *GROUPS}
     for name, text in ORACLES.items():
         assert name in ("passes", "forward") or f"| `{name}` | {text} |" in guide
+
+
+def test_finding_is_replayed_by_what_the_target_claimed(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--since", "main", "--also", "answers", "--passes", "0,3", "--engine", "sweep", "--exit-on-first")
+    found = campaign("readers/seqlock", *words, capsys=capsys)["findings"]
+    assert [one["oracle"] for one in found] == ["no-fault"]
+    assert emu("replay", f"fuzz-seqlock/findings/{found[0]['key']}") == 1
+    assert "the host refuses vcpu0's next WRMSR" in capsys.readouterr().out
 
 
 def test_oracle_of_ones_own_is_asked_of_every_execution(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
