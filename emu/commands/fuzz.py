@@ -61,9 +61,10 @@ exit status: 0 nothing found; 1 something found; 2 bad input; 130 Ctrl-C
 """
 _GUEST_EPILOG = f"""{HOSTS_TOLD}
 TARGET is a guest as for `emu run`, or a TOML file with the keys guest, host,
-since, insns, passes, clamps, oracles and also. It is entered at the moment at which it has
-registered its area, or at a function that --since names; reads are what stands
-between STEAL_MARK_BEGIN and STEAL_MARK_END of steal.h.
+since, read, insns, passes, clamps, oracles and also. It is entered at the moment at
+which it has registered its area, or at a function that --since names; reads are
+what stands between STEAL_MARK_BEGIN and STEAL_MARK_END of steal.h, or a function
+that --read names.
 
   emu fuzz guest readers/odd_only
   emu fuzz guest readers/seqlock --time 60s --jobs 2

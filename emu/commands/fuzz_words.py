@@ -28,6 +28,9 @@ def add_target(parser: Parser) -> None:
     """The flags that say what a target is."""
     add_host(parser)
     parser.add_argument("--since", action=Once, metavar="FUNCTION", help="begin there, not where an area is registered")
+    parser.add_argument(
+        "--read", action=Once, metavar="FUNCTION[:REGISTER]", help="a read that the guest does not mark"
+    )
     parser.add_argument("--insns", action=Once, metavar="N", help="end an execution after so many instructions")
     parser.add_argument(
         "--passes", action=Once, metavar="N,...", help="statuses that mean that all is well (default 0)"
@@ -54,6 +57,8 @@ def table_of(parsed: Any) -> dict[str, Any]:
         table["host"] = parsed.host
     if parsed.since is not None:
         table["since"] = parsed.since
+    if parsed.read is not None:
+        table["read"] = parsed.read
     if parsed.insns is not None:
         table["insns"] = count(parsed.insns, "--insns", 0)
     if parsed.passes is not None:

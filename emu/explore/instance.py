@@ -29,6 +29,11 @@ class Read(NamedTuple):
     ends: tuple[int, ...]
     register: str
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The registers by the names of their 64 bits; of several, each gives 32 of them, the upper ones first."""
+        return tuple("r" + name[1:] if name.startswith("e") else name for name in self.register.split("+"))
+
 
 class Instance(NamedTuple):
     """What is explored.

@@ -54,6 +54,9 @@ class Exact:
         self._state, self._pages = machine.state(), self._memory.keep()
         self._owned = owned(machine)
         self._covered: Bare | None = None
+        self._declared = target.declared
+        whole = self._declared is not None and len(self._declared.names) == 1 and machine.packages[0].vcpu.wide
+        self._mask = (1 << 64 if whole else 1 << 32) - 1
         self._reset(())
         self._ready = True
 
@@ -94,6 +97,9 @@ class Exact:
         machine = self._machine
         everywhere = [(0, machine.ram.size - 1)]
         watch = Watch(machine.engine, reads=everywhere, writes=everywhere, accessed=self._accessed)
+        declared = self._declared
+        code = [(one, one) for one in (*declared.begins, *declared.ends)] if declared is not None else []
+        reads = Watch(machine.engine, code=code, executed=self._executed)
         try:
             while True:
                 begun = self._run(planned.stores, events[len(placed) :], placed)
@@ -101,6 +107,7 @@ class Exact:
                     return self._told(begun)
                 placed.append((self._due, events[len(placed)]))
         finally:
+            reads.close()
             watch.close()
 
     def _run(self, stores: tuple[Store, ...], events: tuple[Event, ...], placed: list[tuple[int, Event]]) -> int:
@@ -209,11 +216,30 @@ class Exact:
     def _marked(self, event: trace.Mark) -> None:
         self._points.append(self._machine.arriving() - 1)
         if event.mark == "begin":
-            self._reading = event.value, [] if self._current is None else [self._current]
-        elif self._reading is not None:
+            self._begins(event.value)
+        else:
+            self._ends(event.value)
+
+    def _executed(self, linear: int) -> None:
+        declared = self._declared
+        assert declared is not None
+        self._points.append(self._machine.arriving() - 1)
+        if linear in declared.begins:
+            self._begins(self._area or 0)
+            return
+        value = 0
+        for name in declared.names:
+            value = value << 32 | self._machine.engine.read_register(name.upper()) & self._mask
+        self._ends(value)
+
+    def _begins(self, area: int) -> None:
+        self._reading = area, [] if self._current is None else [self._current]
+
+    def _ends(self, value: int) -> None:
+        if self._reading is not None:
             area, current = self._reading
             self._reading = None
-            self._reads.append(Read(area, event.value, tuple(current), self._area))
+            self._reads.append(Read(area, value, tuple(current), self._area))
             self._read_ends.append(self._machine.arriving())
 
 

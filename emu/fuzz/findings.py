@@ -40,7 +40,7 @@ _LINKED = ("start.S", "start32.S", "runtime.c")
 _BEFORE_INSNS = 200_000
 
 
-CLAIMS = ("since", "passes", "clamps", "oracles", "also")  # of a target, by which a finding was judged
+CLAIMS = ("since", "read", "passes", "clamps", "oracles", "also")  # of a target, by which a finding was judged
 
 
 class Finding(NamedTuple):
@@ -111,7 +111,14 @@ def before(target: Target, text_of: Callable[[str], str | None]) -> list[Finding
     found: list[Finding] = []
     for withheld in ((), ("steal-time",)):
         wanted = frozenset((ZEROED, OWN_AREA, NO_FAULT, UNWRITTEN))
-        instance = Instance(target.image, updates=0, withheld=withheld, properties=wanted, insn_limit=_BEFORE_INSNS)
+        instance = Instance(
+            target.image,
+            updates=0,
+            read=target.declared,
+            withheld=withheld,
+            properties=wanted,
+            insn_limit=_BEFORE_INSNS,
+        )
         report = Search(instance).run()
         if report.found is None:
             continue

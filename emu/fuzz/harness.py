@@ -57,6 +57,9 @@ class Harness:
         self._at_once = target.events & {INTERRUPT, ELSEWHERE}
         if self._bare is not None:
             self.exact.cover(self._bare)
+            declared = target.declared
+            if declared is not None:
+                self._bare.declare_read(declared.begins, declared.ends, declared.names)
         self._own = [(word, _oracle(word)) for word in target.oracles]
         self._own_map = (ctypes.c_uint8 * MAP_SIZE)()
 

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 from emu import abi, trace
 from emu.boot.image import Image
 from emu.code.symbols import Symbols
+from emu.explore.instance import Read as Declared
+from emu.explore.instance import read_of
 from emu.faults import HostError
 from emu.fuzz.records import GROUPS, HOSTILE, HOSTS, LIES, ODD_HOST
 from emu.guest import load_guest
@@ -28,7 +30,8 @@ class Target(NamedTuple):
 
     An execution is ended after `insns` instructions; 0: some times as many as with a host that does nothing. The guest
     passes where it exits with one of `passes`, or halts. `clamps` says that its clock never goes back, whatever the
-    host does, and `also` which groups of events it survives besides (emu.fuzz.records.GROUPS).
+    host does, and `also` which groups of events it survives besides (emu.fuzz.records.GROUPS). `read` names a function
+    that reads the area and does not mark it, as for `emu explore --read`.
     """
 
     image: Image
@@ -40,7 +43,13 @@ class Target(NamedTuple):
     clamps: bool = False
     oracles: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
+    read: str = ""
     ram: int = abi.MIN_RAM
+
+    @property
+    def declared(self) -> Declared | None:
+        """Where the read that is declared begins and ends. Raises HostError where it names nothing."""
+        return read_of(self.image, self.read) if self.read else None
 
     @property
     def events(self) -> frozenset[str]:
@@ -57,7 +66,7 @@ class Target(NamedTuple):
 
 def target_of(table: dict[str, Any]) -> Target:
     """A target from a table such as a target's TOML file is. Raises HostError, naming the key, for any slip in it."""
-    known = {"guest": str, "host": str, "since": str, "insns": int, "passes": list, "clamps": bool}
+    known = {"guest": str, "host": str, "since": str, "insns": int, "passes": list, "clamps": bool, "read": str}
     known |= {"oracles": list, "also": list}
     for key, value in table.items():
         if key not in known:
@@ -78,13 +87,14 @@ def target_of(table: dict[str, Any]) -> Target:
     for one in also:
         if one not in GROUPS:
             raise HostError(f"there is no group of events {one!r}", "--also", did_you_mean(str(one), GROUPS))
-    rest: dict[str, Any] = {key: table[key] for key in ("host", "since", "clamps") if key in table}
+    rest: dict[str, Any] = {key: table[key] for key in ("host", "since", "clamps", "read") if key in table}
     rest["also"] = tuple(sorted(set(also)))
     found = Target(
         load_guest(table["guest"]), table["guest"], insns=insns, passes=tuple(passes), oracles=tuple(oracles), **rest
     )
     if found.host not in HOSTS:
         raise HostError(f"there is no host {found.host!r}", "--host", did_you_mean(found.host, HOSTS))
+    _ = found.declared
     return found
 
 

@@ -8,7 +8,7 @@ In Linux: nothing like it; it is what a fuzzer's persistent mode does for a proc
 
 import ctypes
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from unicorn import unicorn_const, x86_const
@@ -179,6 +179,24 @@ class Bare:
         self.run.map = place
         if self._plain is not None:
             self._plain.use_map()
+
+    def declare_read(self, begins: Iterable[int], ends: Iterable[int], registers: tuple[str, ...]) -> None:
+        """A read of the area begins where these instructions are executed and has ended where those are, with its value
+        in one register, or in two of 32 bits, the upper half first."""
+        of_code = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p)
+        plain, library = self._plain, self._library
+        if plain is not None:
+            called: list[Any] = [of_code(plain.read_begins), of_code(plain.read_ends)]
+        else:
+            names = "emu_read_begins", "emu_read_ends"
+            called = [ctypes.cast(getattr(library, name), ctypes.c_void_p) for name in names]
+        self._called += called
+        numbers = [getattr(x86_const, f"UC_X86_REG_{name.upper()}") for name in registers]
+        self.run.result, self.run.result_high = numbers[-1], numbers[0] if len(numbers) > 1 else 0
+        for callback, places in zip(called, (begins, ends), strict=True):
+            for place in places:
+                self._engine.hook(unicorn_const.UC_HOOK_CODE, callback, place, place, user=self._place)
+        self._engine.flush_code()
 
     def cover(self, engine: Engine) -> None:
         """Count the edges that this engine's guest takes as well; `begin_covering` comes before each of its runs."""

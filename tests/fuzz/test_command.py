@@ -161,6 +161,7 @@ def test_target_may_be_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path
         (("guest", "readers/seqlock", "--engine", "afk"), "there is no engine 'afk'"),
         (("guest", "readers/seqlock", "--host", "kind"), "there is no host 'kind'"),
         (("guest", "readers/seqlock", "--also", "answer"), "there is no group of events 'answer'"),
+        (("guest", "readers/seqlock", "--read", "redaer"), "there is no function 'redaer'"),
         (("guest", "readers/seqlock", "--time", "soon"), "'soon' is no time"),
         (("guest", "readers/seqlock", "--insns", "7"), "insns = 7 cannot be used"),
         (("guest", "readers/seqlock", "--since", "mian"), "there is no function 'mian'"),
@@ -230,6 +231,21 @@ def test_guide_names_every_oracle_host_kind_and_engine() -> None:
     assert rows == {*ORACLES, "zeroed", *HOSTS, *_ENGINES, *GROUPS}
     for name, text in ORACLES.items():
         assert name in ("passes", "forward") or f"| `{name}` | {text} |" in guide
+
+
+def test_read_can_be_declared_from_outside(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("plain.c").write_text(
+        '#include "steal.h"\n'
+        "__attribute__((noinline)) uint64_t torn_read(const volatile struct kvm_steal_time *area)\n"
+        "{\n    return area->steal;\n}\n"
+        "int main(void)\n{\n    if (!steal_offered(0))\n        return EXIT_NO_FEATURE;\n"
+        "    steal_register(&steal_areas[0]);\n    return torn_read(&steal_areas[0]) == 1;\n}\n"
+    )
+    words = ("plain.c", "--engine", "sweep", "--exit-on-first", "--passes", "0,1")
+    assert campaign(*words, capsys=capsys)["findings"] == []
+    found = campaign(*words, "--read", "torn_read", "--out", "declared", capsys=capsys)["findings"]
+    assert [one["oracle"] for one in found] == ["current"]
+    assert emu("replay", f"declared/findings/{found[0]['key']}") == 1
 
 
 def test_finding_is_replayed_by_what_the_target_claimed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -132,3 +132,21 @@ def test_plain_callbacks_have_every_function_of_the_c() -> None:
 def test_empty_input_publishes_what_a_host_publishes_first() -> None:
     meant = plan(decode(b"", ODD_HOST))
     assert [(one.at, one.offset, one.value) for one in meant.stores] == [(0, 0, 0), (0, 8, 2)]
+
+
+@pytest.mark.parametrize(("name", "read"), [("torn", "torn_read"), ("torn32", "torn_read:edx+eax")])
+def test_read_that_is_declared_from_outside_is_judged(name: str, read: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = harness(name, read=read)
+    inputs = some_inputs(40, seed=5)
+    found = [fast.fails(data) for data in inputs]
+    assert any(fast.run(data)[2].reads for data in inputs)
+    monkeypatch.setattr(bare.native, "library", lambda: None)
+    slow = harness(name, read=read)
+    assert [slow.fails(data) for data in inputs] == found
+    for data in inputs[:8]:
+        _, planned, alone = fast.run(data)
+        whole = fast.exact.run(planned).execution
+        assert [one.value for one in alone.reads] == [one.value for one in whole.reads]
+        assert failure(fast.target, planned, alone, fast.exact.ram.load) == failure(
+            fast.target, planned, whole, fast.exact.ram.load
+        )

@@ -60,6 +60,8 @@ struct run {
     uint32_t ended, exit_code, printed, odd_port;
     uint32_t port_console, port_uart, port_exit, port_mark, mark_begin, mark_end;
     int32_t rax, rbx, rcx;
+    int32_t result, result_high; // registers of a read declared from outside; no second one: 0
+    uint32_t pad0;
     // Where it may store besides: up to 16 ranges.
     uint32_t owned_count, pad;
     uint64_t owned[32];
@@ -165,33 +167,56 @@ static uint64_t reg(struct run *run, int number)
     return run->wide ? value : value & 0xffffffff;
 }
 
+static void read_begins(struct run *run, uint64_t area)
+{
+    run->in_read = 1;
+    run->read_area = area;
+    run->legal_many = 0;
+    run->legal_count = 0;
+    if (run->has_current)
+        run->legal[run->legal_count++] = run->current;
+}
+
+static void read_ends(struct run *run, uint64_t value)
+{
+    if (!run->in_read)
+        return;
+    run->in_read = 0;
+    if (run->read_count >= MAX_READS)
+        return;
+    struct reading *const read = &run->reads[run->read_count++];
+    read->value = value;
+    read->area = run->read_area;
+    read->legal = 0;
+    read->known = !run->legal_many;
+    read->access = run->accesses;
+    read->count = (uint16_t)run->legal_count;
+    for (uint32_t i = 0; i < run->legal_count; i++) {
+        read->current[i] = run->legal[i];
+        read->legal |= run->legal[i] == read->value;
+    }
+}
+
 static void mark(struct run *run, uint32_t number)
 {
-    if (number == run->mark_begin) {
-        run->in_read = 1;
-        run->read_area = reg(run, run->rbx);
-        run->legal_many = 0;
-        run->legal_count = 0;
-        if (run->has_current)
-            run->legal[run->legal_count++] = run->current;
-    } else if (number == run->mark_end && run->in_read) {
-        run->in_read = 0;
-        if (run->read_count >= MAX_READS)
-            return;
-        struct reading *const read = &run->reads[run->read_count++];
-        read->value = reg(run, run->rax);
-        if (!run->wide)
-            read->value |= reg(run, run->rcx) << 32;
-        read->area = run->read_area;
-        read->legal = 0;
-        read->known = !run->legal_many;
-        read->access = run->accesses;
-        read->count = (uint16_t)run->legal_count;
-        for (uint32_t i = 0; i < run->legal_count; i++) {
-            read->current[i] = run->legal[i];
-            read->legal |= run->legal[i] == read->value;
-        }
-    }
+    if (number == run->mark_begin)
+        read_begins(run, reg(run, run->rbx));
+    else if (number == run->mark_end)
+        read_ends(run, run->wide ? reg(run, run->rax) : reg(run, run->rcx) << 32 | reg(run, run->rax));
+}
+
+// A read that the guest does not mark: at its first instruction, and at one by which it returns.
+void emu_read_begins(void *engine, uint64_t address, uint32_t size, struct run *run)
+{
+    (void)engine, (void)address, (void)size;
+    read_begins(run, run->area);
+}
+
+void emu_read_ends(void *engine, uint64_t address, uint32_t size, struct run *run)
+{
+    (void)engine, (void)address, (void)size;
+    const uint64_t value = reg(run, run->result);
+    read_ends(run, run->result_high ? reg(run, run->result_high) << 32 | (value & 0xffffffff) : value);
 }
 
 void emu_out(void *engine, uint32_t port, int size, uint32_t value, struct run *run)

@@ -113,27 +113,43 @@ class Plain:
     def _mark(self, number: int) -> None:
         run = self._run
         if number == run.mark_begin:
-            run.in_read = 1
-            run.read_area = self._register(run.rbx)
-            run.legal_many = run.legal_count = 0
-            if run.has_current:
-                run.legal[0] = run.current
-                run.legal_count = 1
-        elif number == run.mark_end and run.in_read:
-            run.in_read = 0
-            if run.read_count >= MAX_READS:
-                return
-            read = run.reads[run.read_count]
-            run.read_count += 1
-            value = self._register(run.rax)
-            if not run.wide:
-                value |= self._register(run.rcx) << 32
-            read.value, read.area, read.known = value, run.read_area, not run.legal_many
-            read.access, read.count = run.accesses, run.legal_count
-            read.legal = 0
-            for at in range(run.legal_count):
-                read.current[at] = run.legal[at]
-                read.legal |= run.legal[at] == value
+            self._read_begins(self._register(run.rbx))
+        elif number == run.mark_end:
+            high = 0 if run.wide else self._register(run.rcx) << 32
+            self._read_ends(high | self._register(run.rax))
+
+    def read_begins(self, _engine: Any, _address: int, _size: int, _run: Any) -> None:
+        self._read_begins(self._run.area)
+
+    def read_ends(self, _engine: Any, _address: int, _size: int, _run: Any) -> None:
+        run = self._run
+        value = self._register(run.result)
+        self._read_ends(self._register(run.result_high) << 32 | value & 0xFFFFFFFF if run.result_high else value)
+
+    def _read_begins(self, area: int) -> None:
+        run = self._run
+        run.in_read = 1
+        run.read_area = area
+        run.legal_many = run.legal_count = 0
+        if run.has_current:
+            run.legal[0] = run.current
+            run.legal_count = 1
+
+    def _read_ends(self, value: int) -> None:
+        run = self._run
+        if not run.in_read:
+            return
+        run.in_read = 0
+        if run.read_count >= MAX_READS:
+            return
+        read = run.reads[run.read_count]
+        run.read_count += 1
+        read.value, read.area, read.known = value, run.read_area, not run.legal_many
+        read.access, read.count = run.accesses, run.legal_count
+        read.legal = 0
+        for at in range(run.legal_count):
+            read.current[at] = run.legal[at]
+            read.legal |= run.legal[at] == value
 
     def out(self, _engine: Any, port: int, size: int, value: int, _run: Any) -> None:
         run = self._run
