@@ -39,21 +39,23 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="targets whose names have this in them")
+    parser.add_argument("--engines", default="", help="of these alone, such as: sweep first,atheris")
     parsed = parser.parse_args()
+    chosen = [each for each in ENGINES if not parsed.engines or each[0] in parsed.engines.split(",")]
     where = Path(tempfile.mkdtemp())
     targets = {f"guest {name}": ["guest", f"readers/{name}"] for name in PLANTED}
     for name in WRONG:
         (where / name).mkdir()
         targets[f"host {name}"] = ["host", "--device", device(where / name, name)]
     print(f"{parsed.seeds} seeds, at most {parsed.seconds:g} s each: median executions, median seconds (misses)")
-    print(f"{'':24}" + "".join(f"{title:>26}" for title, _, _ in ENGINES), flush=True)
+    print(f"{'':24}" + "".join(f"{title:>26}" for title, _, _ in chosen), flush=True)
     missed = 0
     for title, words in targets.items():
         if parsed.only not in title:
             continue
         cells = []
-        for _, engine, sweep in ENGINES:
+        for _, engine, sweep in chosen:
             done = [one(words, engine, seed, parsed.seconds, sweep=sweep) for seed in range(parsed.seeds)]
             found = [each for each in done if each is not None]
             misses = len(done) - len(found)
