@@ -150,8 +150,9 @@ class Blocks:
 
     def _forget(self) -> None:
         """Forget all translated code, and what is known of it."""
-        ctypes.memset(self._table, 0, ctypes.sizeof(self._table))
-        self._now.count = 0
+        if self._now.count:
+            ctypes.memset(self._table, 0, ctypes.sizeof(self._table))
+            self._now.count = 0
         self._now.last = None
         self._engine.flush_code()
 
