@@ -58,6 +58,13 @@ class Exact:
         whole = self._declared is not None and len(self._declared.names) == 1 and machine.packages[0].vcpu.wide
         self._mask = (1 << 64 if whole else 1 << 32) - 1
         self._reset(())
+        # They stay: whoever adds or takes away a hook has all translated code forgotten.
+        everywhere = [(0, machine.ram.size - 1)]
+        code = [] if self._declared is None else [(one, one) for one in (*self._declared.begins, *self._declared.ends)]
+        self._watches = (
+            Watch(machine.engine, reads=everywhere, writes=everywhere, accessed=self._accessed),
+            Watch(machine.engine, code=code, executed=self._executed),
+        )
         self._ready = True
 
     def cover(self, bare: Bare) -> None:
@@ -94,21 +101,11 @@ class Exact:
         """One execution, from the beginning to its end or its bound."""
         events = tuple([one for one in planned.events if one.kind in self._target.events][:_MOST_EVENTS])
         placed: list[tuple[int, Event]] = []
-        machine = self._machine
-        everywhere = [(0, machine.ram.size - 1)]
-        watch = Watch(machine.engine, reads=everywhere, writes=everywhere, accessed=self._accessed)
-        declared = self._declared
-        code = [(one, one) for one in (*declared.begins, *declared.ends)] if declared is not None else []
-        reads = Watch(machine.engine, code=code, executed=self._executed)
-        try:
-            while True:
-                begun = self._run(planned.stores, events[len(placed) :], placed)
-                if self._due is None:
-                    return self._told(begun)
-                placed.append((self._due, events[len(placed)]))
-        finally:
-            reads.close()
-            watch.close()
+        while True:
+            begun = self._run(planned.stores, events[len(placed) :], placed)
+            if self._due is None:
+                return self._told(begun)
+            placed.append((self._due, events[len(placed)]))
 
     def _run(self, stores: tuple[Store, ...], events: tuple[Event, ...], placed: list[tuple[int, Event]]) -> int:
         """Run with the events that have found their places, until the next one is due, to the end or to the bound; how
