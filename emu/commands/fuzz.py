@@ -37,6 +37,8 @@ _EPILOG = """ways:
   emu fuzz guest TARGET         look for a schedule of the host that breaks it
   emu fuzz host                 look for what a host does not get right
   emu fuzz replay FINDING       run a finding again, and record it
+  emu fuzz merge TARGET CORPUS... -o DIR
+                                a small corpus that does what several do
   emu fuzz shrink INPUT TARGET  the shortest input that fails in the same way
   emu fuzz decode INPUT         an input as lines
   emu fuzz encode LINES         and back
@@ -336,6 +338,7 @@ WAYS = {
     "guest": Way(_guest_parser, _guest),
     "host": Way(_host_parser, _host_under_test),
     "replay": Way(fuzz_inputs.replay_parser, fuzz_inputs.run_replay),
+    "merge": Way(fuzz_inputs.merge_parser, fuzz_inputs.run_merge),
     "shrink": Way(fuzz_inputs.shrink_parser, fuzz_inputs.run_shrink),
     "decode": Way(fuzz_inputs.decode_parser, fuzz_inputs.run_decode),
     "encode": Way(fuzz_inputs.encode_parser, fuzz_inputs.run_encode),

@@ -1,6 +1,8 @@
 """What `emu fuzz` does with one input: run it again, make it shorter, read it, write it."""
 
+import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,10 @@ from emu import data
 from emu.commands.flags import Once, Parser
 from emu.commands.fuzz_words import HOSTS_TOLD, add_host, add_target, host_class, read_small, table_of
 from emu.commands.output_file import output_file
+from emu.commands.progress import Ticker, wanted
 from emu.conform.text import format_sequence, parse_sequence
 from emu.faults import HostError, escaped
-from emu.fuzz import findings, operations, records, seeds
+from emu.fuzz import corpus, findings, operations, records, seeds
 from emu.fuzz.harness import Harness
 from emu.fuzz.target import target_of
 from emu.history.recording import load_recording
@@ -93,6 +96,57 @@ def run_shrink(arguments: list[str]) -> int:
     print(escaped(f"{len(given)} bytes became {len(short)}: {place}"))
     print(records.to_text(records.decode(short, harness.target.host)), end="")
     return 0
+
+
+def merge_parser() -> Parser:
+    """Of `emu fuzz merge`."""
+    parser = Parser(
+        "fuzz merge",
+        "Put of several corpora into one what together takes all edges that they take, shortest inputs first.",
+        "CORPUS is a folder of inputs: corpus/ of a campaign, or queue/ of an instance of AFL++.",
+        "emu fuzz merge TARGET CORPUS... -o DIR [options]",
+    )
+    parser.add_argument("target", metavar="TARGET")
+    parser.add_argument("corpora", metavar="CORPUS", nargs="+")
+    add_target(parser)
+    parser.add_argument(
+        "-o", "--output", action=Once, metavar="DIR", help="where they go: a new folder, or an empty one"
+    )
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress line")
+    return parser
+
+
+def run_merge(arguments: list[str]) -> int:
+    """`emu fuzz merge` with these words."""
+    parsed = merge_parser().parse(arguments)
+    if parsed.output is None:
+        raise HostError("where to is missing", "emu fuzz merge", "say -o DIR")
+    harness = Harness(target_of(table_of(parsed)))
+    inputs = [read_small(path) for name in parsed.corpora for path in _inputs(Path(name))]
+    out = Path(parsed.output)
+    if out.is_dir() and any(out.iterdir()):
+        raise HostError("there is something in this folder already", str(out), "name a new one")
+    ticker = Ticker(sys.stderr, enabled=not parsed.quiet and wanted(sys.stderr, sys.stdout))
+
+    def tell(done: int) -> None:
+        ticker(lambda: f"{done:,} of {len(inputs):,} inputs")
+
+    kept, edges = corpus.minimized(harness, inputs, tell)
+    ticker.clear()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for data in kept:
+            (out / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
+    except OSError as error:
+        raise HostError(f"this folder cannot be written ({error.strerror})", str(out)) from None
+    print(escaped(f"{len(kept)} of {len(inputs)} inputs, for {edges} edges and how often each is taken: {out}"))
+    return 0
+
+
+def _inputs(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise HostError("this is no folder", str(folder), "name one with inputs in it")
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
 def decode_parser() -> Parser:

@@ -55,11 +55,10 @@ def families(host: str, accesses: int, events: frozenset[str] = frozenset()) -> 
     """
     points = range(accesses + 2)
     starts = _STARTS if host != records.HONEST else _STARTS[:1]
-    kinds = records.KINDS[host]
     found: list[Family] = []
-    one = [(kind, argument) for kind in kinds for argument in _ARGUMENTS.get(kind, (_BOTH_HALVES,))]
+    one = first_steps(host)
     _add(found, "no step of the host", len(starts), (Input(host, *start, ()) for start in starts))
-    happening = [(kind, argument) for kind in records.EVENTS if kind in events for argument in _EVENTS[kind]]
+    happening = [step for step in first_steps(host, events) if step not in one]
     if happening:
         few = range(min(accesses, _MOST_PLACES) + 1)
         _add(
@@ -108,6 +107,12 @@ def families(host: str, accesses: int, events: frozenset[str] = frozenset()) -> 
         ),
     )
     return found
+
+
+def first_steps(host: str, events: frozenset[str] = frozenset()) -> list[tuple[str, int]]:
+    """What a host of this class is made to do first: kinds of records with the arguments that tell most."""
+    found = [(kind, argument) for kind in records.KINDS[host] for argument in _ARGUMENTS.get(kind, (_BOTH_HALVES,))]
+    return found + [(kind, argument) for kind in records.EVENTS if kind in events for argument in _EVENTS[kind]]
 
 
 def _add(found: list[Family], name: str, count: int, inputs: Iterator[Input]) -> None:

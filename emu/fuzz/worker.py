@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from emu import data
 from emu.devices.steal_time import StealTime
 from emu.fuzz import findings, operations, sweep
+from emu.fuzz.corpus import written
 from emu.fuzz.findings import Findings, HostFindings
 from emu.fuzz.harness import MAP_SIZE, Harness
 from emu.fuzz.host import HostHarness
@@ -155,6 +156,11 @@ class GuestSession(Session):
                 self.tell_found(made.key, made.why)
         return True
 
+    def dictionary(self) -> Path:
+        """Where a dictionary for the engine stands."""
+        target = self.harness.target
+        return written(Path(self.job.out), target.host, target.events)
+
     def families(self) -> Iterator[tuple[str, int, Iterator[bytes]]]:
         """See Session."""
         _, _, plain = self.harness.run(b"")
@@ -274,6 +280,8 @@ def _atheris(session: Session) -> None:
             os._exit(0)
 
     options = [f"-max_len={session.most_bytes}", f"-seed={job.seed % (1 << 31) + 1}", "-reload=1", "-verbosity=0"]
+    if isinstance(session, GuestSession):
+        options.append(f"-dict={session.dictionary()}")
     atheris.Setup(["emu-fuzz", *options, str(corpus)], one)
     if not isinstance(session, GuestSession):
         atheris.Fuzz()

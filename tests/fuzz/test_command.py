@@ -233,6 +233,20 @@ def test_guide_names_every_oracle_host_kind_and_engine() -> None:
         assert name in ("passes", "forward") or f"| `{name}` | {text} |" in guide
 
 
+def test_corpora_are_merged(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in (1, 2):
+        words = ("--engine", "random", "--no-sweep", "--runs", "300", "--seed", str(number), "--out", f"c{number}")
+        campaign("readers/seqlock", *words, capsys=capsys)
+        (Path(f"c{number}") / "corpus").mkdir(exist_ok=True)
+        (Path(f"c{number}") / "corpus" / "mine").write_bytes(bytes((0, 0, 0, 0, 1, number, 9, 0, 0, 0)))
+    assert emu("merge", "readers/seqlock", "c1/corpus", "c2/corpus", "-o", "merged") == 0
+    assert "inputs, for" in capsys.readouterr().out and any(Path("merged").iterdir())
+    assert emu("merge", "readers/seqlock", "c1/corpus", "-o", "merged") == 2
+    assert "there is something in this folder already" in capsys.readouterr().err
+    assert emu("merge", "readers/seqlock", "c3", "-o", "new") == 2
+    assert "this is no folder" in capsys.readouterr().err
+
+
 def test_read_can_be_declared_from_outside(capsys: pytest.CaptureFixture[str]) -> None:
     Path("plain.c").write_text(
         '#include "steal.h"\n'

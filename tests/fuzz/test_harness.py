@@ -4,11 +4,12 @@ import random
 
 import pytest
 
+from emu.fuzz import corpus
 from emu.fuzz.exact import Exact
 from emu.fuzz.harness import Harness
 from emu.fuzz.outcome import failure
 from emu.fuzz.plan import plan
-from emu.fuzz.records import HOSTILE, HOSTS, MOST_BYTES, ODD_HOST, decode
+from emu.fuzz.records import HOSTILE, HOSTS, KINDS, MOST_BYTES, ODD_HOST, decode
 from emu.fuzz.target import Target
 from emu.guest import load_guest
 from emu.vcpu import bare, native
@@ -150,3 +151,21 @@ def test_read_that_is_declared_from_outside_is_judged(name: str, read: str, monk
         assert failure(fast.target, planned, alone, fast.exact.ram.load) == failure(
             fast.target, planned, whole, fast.exact.ram.load
         )
+
+
+def test_merged_corpus_takes_the_same_edges_as_often_with_fewer_inputs() -> None:
+    one = harness("readers/version_once")
+    inputs = some_inputs(150, seed=9)
+    kept, edges = corpus.minimized(one, inputs)
+    again, same = corpus.minimized(harness("readers/version_once"), [*inputs[::-1], *kept])
+    assert (again, same) == (kept, edges) and 1 < len(kept) < len(inputs)
+    assert corpus.minimized(one, kept) == (kept, edges)
+    without, fewer = corpus.minimized(one, kept[:-1])
+    assert fewer < edges and without == kept[:-1]
+
+
+def test_words_of_the_dictionary_are_records() -> None:
+    lines = corpus.dictionary(HOSTILE, frozenset(("refuse",))).splitlines()[1:]
+    words = [bytes.fromhex(line.strip('"').replace("\\x", "")) for line in lines]
+    found = {decode(bytes(4) + word, HOSTILE).records[0].kind for word in words}
+    assert found == {*KINDS[HOSTILE], "refuse"}
