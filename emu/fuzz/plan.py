@@ -17,6 +17,7 @@ _PREEMPTED, _PAD = abi.KVM_STEAL_TIME_PREEMPTED, abi.KVM_STEAL_TIME_PREEMPTED + 
 _SIZE = abi.KVM_STEAL_TIME_SIZE
 _MASK32, _MASK64 = (1 << 32) - 1, (1 << 64) - 1
 _BORDERS = (1 << 31, 1 << 32, 1 << 33, 1 << 63)
+_BURSTS = (127, 128, 255, 256)  # after which the lowest byte of version is nearly what it was, or is
 # Of four bytes only the version that is published first is near its end: no host makes 2^31 updates during a read.
 _WRAPS = (0xFE, 0xFFFE)
 MOST_PLAYS = 2048
@@ -100,7 +101,7 @@ class _Host:
         elif kind == records.UPDATE:
             self._update(self._grown(argument))
         elif kind == records.BURST:
-            times = (argument & 0xFF) + 1
+            times = (argument & 0xFF) + 1 if argument & 0xFF < 128 else _BURSTS[argument % len(_BURSTS)]
             self._update(min(self._steal + times * (argument >> 8), _MASK64), times)
         elif kind == records.TO_BORDER:
             border = _BORDERS[argument % len(_BORDERS)]

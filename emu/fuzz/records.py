@@ -50,7 +50,7 @@ _FIRST_EVENT = 224  # a byte from here on is the kind of an event
 MEANS = {
     UPDATE: "a whole update that adds to steal",
     STEP: "the next store of an update: `odd`, `steal`, `even`; the first of one adds to steal",
-    BURST: "as many whole updates as the lowest byte of the argument says, and one",
+    BURST: "so many whole updates as the lowest byte of the argument says, and one; from 128 on: 127, 128, 255 or 256",
     HALVES: "as step, of an update that stores steal in two halves",
     TO_BORDER: "an update with which steal crosses 2^32, 2^63 or another border of the kind",
     WRAP: "so many updates that version comes to where its lowest byte, or two, begin anew",

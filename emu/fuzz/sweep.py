@@ -15,7 +15,7 @@ _MOST_PLACES = 32  # of an event: each costs an execution with the whole machine
 _BOTH_HALVES = 3  # an argument by which steal grows in both of its halves
 _ARGUMENTS = {
     records.UPDATE: (0, _BOTH_HALVES),
-    records.BURST: (1, _BOTH_HALVES << 8 | 127),
+    records.BURST: (1, *(_BOTH_HALVES << 8 | low for low in (126, 127))),
     records.TO_BORDER: (0, 1, 2, 3),
     records.WRAP: (0, 1, _BOTH_HALVES << 8, _BOTH_HALVES << 8 | 1),
     records.PREEMPTED: (1, 0xFF),

@@ -18,7 +18,7 @@ PLANTED = {
     "change_only": ("current", "odd"),
     "gives_up": ("current", "version was"),
     "halves": ("current", ""),
-    "low_byte": ("current", "version was 2 before and 258 after"),
+    "low_byte": ("current", "version was 2 before and "),
     "no_check": ("current", ""),
     "no_cpuid": ("no-fault", "the host offers no steal time"),
     "no_enable": ("own-area", "has registered none"),

@@ -47,7 +47,7 @@ class Run(ctypes.Structure):
         *(("ram", _address), ("clean", _address), ("ram_size", _u64), ("dirty_map", _address), ("dirty", _address)),
         *(("dirty_count", _u32), ("dirty_max", _u32)),
         *(("area", _u64), ("area_size", _u64), ("plays", _address)),
-        *((name, _u32) for name in ("play_count", "next_play", "accesses", "wide")),
+        *((name, _u32) for name in ("play_count", "next_play", "accesses", "phase", "version", "wide")),
         *(("last_access", _u64), ("last_play", _u64)),
         *(("current", _u64), ("begin_current", _u64), ("has_current", _u32), ("begin_has_current", _u32)),
         *(("in_read", _u32), ("read_count", _u32), ("read_area", _u64), ("legal_count", _u32), ("legal_many", _u32)),

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #define MAX_READS 256
+#define VERSION 8 // in struct kvm_steal_time
 #define MAX_CURRENT 16
 
 struct reading { // a read that has ended
@@ -43,6 +44,8 @@ struct run {
     const struct play *plays;
     uint32_t play_count, next_play;
     uint32_t accesses; // instructions that have touched the area
+    uint32_t phase;    // of the host: 0 at rest, 1 an update has begun, 2 and a part of it has been stored since
+    uint32_t version;  // at the last access
     uint32_t wide;
     uint64_t last_access, last_play; // the counter at these
     // What the host has published.
@@ -101,6 +104,7 @@ void emu_block(void *engine, uint64_t address, uint32_t size, struct run *run)
 static void store(struct run *run, const struct play *play)
 {
     memcpy(run->ram + run->area + play->offset, &play->value, play->size);
+    run->phase = play->flags & EVEN ? 0 : play->flags & ODD ? 1 : run->phase ? 2 : 0;
     if (play->flags & ODD)
         run->has_current = 0;
     if (play->flags & EVEN) {
@@ -115,9 +119,24 @@ static void store(struct run *run, const struct play *play)
     }
 }
 
+// What an access finds the host at is worth as much as an edge: which field, the phase, how many updates since the last.
+static void met(struct run *run, uint64_t address)
+{
+    uint32_t version, steps = 0;
+    memcpy(&version, run->ram + run->area + VERSION, 4);
+    for (uint32_t updates = (version - run->version) >> 1; updates; updates >>= 1)
+        steps++;
+    run->version = version;
+    const uint64_t offset = address - run->area;
+    const uint32_t field = offset < 12 ? (uint32_t)offset >> 2 : 3;
+    const uint32_t place = run->map_mask - (field << 6 | run->phase << 4 | (steps < 15 ? steps : 15));
+    if (run->map[place] != 255)
+        ++run->map[place];
+}
+
 void emu_access(void *engine, int kind, uint64_t address, int size, int64_t value, struct run *run)
 {
-    (void)kind, (void)address, (void)size, (void)value, (void)engine;
+    (void)kind, (void)size, (void)value, (void)engine;
     if (*run->counter == run->last_access)
         return; // one instruction, one moment
     run->last_access = *run->counter;
@@ -126,6 +145,7 @@ void emu_access(void *engine, int kind, uint64_t address, int size, int64_t valu
         store(run, &run->plays[run->next_play++]);
         run->last_play = run->last_access;
     }
+    met(run, address);
 }
 
 static int inside(uint64_t address, int size, uint64_t first, uint64_t bytes)
@@ -264,6 +284,9 @@ int emu_execute(struct run *run)
     run->has_current = run->begin_has_current;
     while (run->next_play < run->play_count && run->plays[run->next_play].at == 0)
         store(run, &run->plays[run->next_play++]);
+    run->phase = 0;
+    if (run->area_size)
+        memcpy(&run->version, run->ram + run->area + VERSION, 4);
     run->restore(run->engine, run->context);
     return run->start(run->engine, run->rip, ~UINT64_C(0), 0, run->insns);
 }

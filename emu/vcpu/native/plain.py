@@ -57,6 +57,7 @@ class Plain:
         run = self._run
         value = ctypes.c_uint64(play.value)
         ctypes.memmove(run.ram + run.area + play.offset, ctypes.byref(value), play.size)
+        run.phase = 0 if play.flags & EVEN else 1 if play.flags & ODD else 2 if run.phase else 0
         if play.flags & ODD:
             run.has_current = 0
         if play.flags & EVEN:
@@ -69,7 +70,7 @@ class Plain:
                 else:
                     run.legal_many = 1
 
-    def access(self, _engine: Any, _kind: int, _address: int, _size: int, _value: int, _run: Any) -> None:
+    def access(self, _engine: Any, _kind: int, address: int, _size: int, _value: int, _run: Any) -> None:
         run = self._run
         now = self._counter.value
         if now == run.last_access:
@@ -80,6 +81,20 @@ class Plain:
             self._play(self._next())
             run.next_play += 1
             run.last_play = now
+        self._met(address - run.area)
+
+    def _met(self, offset: int) -> None:
+        run = self._run
+        version = self._version()
+        steps = min((((version - run.version) & 0xFFFFFFFF) >> 1).bit_length(), 15)
+        run.version = version
+        field = offset >> 2 if 0 <= offset < 12 else 3
+        at = run.map_mask - (field << 6 | run.phase << 4 | steps)
+        if self._map[at] != 255:
+            self._map[at] += 1
+
+    def _version(self) -> int:
+        return ctypes.c_uint32.from_address(self._run.ram + self._run.area + abi.KVM_STEAL_TIME_VERSION).value
 
     def _next(self) -> Play:
         run = self._run
@@ -186,6 +201,9 @@ class Plain:
         while run.next_play < run.play_count and self._next().at == 0:
             self._play(self._next())
             run.next_play += 1
+        run.phase = 0
+        if run.area_size:
+            run.version = self._version()
         self._restore(run.engine, run.context)
         return int(self._start(run.engine, run.rip, _MASK64, 0, run.insns))
 

@@ -21,6 +21,7 @@ static const uint64_t steals[8] = {
     0, 1, 0xFFFFFFFF, 0x100000000, 0x1FFFFFFFF, 0x7FFFFFFFFFFFFFFF, 0x8000000000000000, 0xFFFFFF0000000000,
 };
 static const uint64_t borders[4] = {UINT64_C(1) << 31, UINT64_C(1) << 32, UINT64_C(1) << 33, UINT64_C(1) << 63};
+static const uint32_t bursts[4] = {127, 128, 255, 256};
 static const uint32_t wraps[2] = {0xFE, 0xFFFE};
 
 struct host {
@@ -134,7 +135,7 @@ static void act(struct host *host, enum kind kind, uint32_t argument)
         update(host, grown(host, argument), 1);
         break;
     case BURST: {
-        const uint64_t times = (argument & 0xFF) + 1;
+        const uint64_t times = (argument & 0xFF) < 128 ? (argument & 0xFF) + 1 : bursts[argument % 4];
         update(host, added(host->steal, times * (argument >> 8)), (uint32_t)times);
         break;
     }
