@@ -102,6 +102,16 @@ def test_a_wrong_count_in_mid_block_is_noticed(monkeypatch):
     assert slicing.differences(whole, by_blocks, "planted")
 
 
+def test_random_programs_end_alike_with_the_engines_own_count(monkeypatch):
+    programs = slicing.programs(500, 15)
+    here = [slicing.Run(one, True).by_blocks() for one in programs]
+    monkeypatch.setattr("emu.vcpu.engine.native.library", lambda: None)
+    for one, by_blocks in zip(programs, here, strict=True):
+        counted = slicing.Run(one, True)
+        assert counted.engine.blocks is None
+        assert slicing.differences(counted.unsliced(), by_blocks, f"program {one.seed}") == []
+
+
 def test_a_machine_without_the_callbacks_in_c_leaves_the_same_trace():
     code = (
         "from tests.test_determinism import trace_hash\n"
