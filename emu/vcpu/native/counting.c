@@ -111,6 +111,8 @@ void emu_begun(void *engine, uint64_t address, uint32_t size, struct counting *c
 void emu_made(void *engine, const struct made *made, const struct made *before, struct counting *counting)
 {
     (void)engine, (void)before;
+    if (counting->mode != BY_BLOCKS && counting->mode != IN_BLOCK)
+        return;
     counting->fresh = 1;
     struct block *const block = find(counting, made->address, made->size);
     if (block->insns) {
