@@ -28,6 +28,7 @@ from emu.state import CpuState
 from emu.stateful import State
 from emu.trace import Event
 from emu.vcpu.watch import Access, Watch
+from emu.vcpu.written import Written
 
 _MOVE = (abi.MSR_KVM_STEAL_TIME, abi.MSR_KVM_SYSTEM_TIME, abi.MSR_KVM_SYSTEM_TIME_NEW)
 _APIC_TIMER = (abi.APIC_LVTT, abi.APIC_TMICT, abi.APIC_TMCCT)
@@ -86,7 +87,8 @@ class Runner:
         self._watched_ranges: tuple[tuple[int, int], ...] = ()
         self._digests: dict[bytes | CpuState, bytes] = {}
         self.machine = Machine(instance.image, instance.config(), trace=self._heard)
-        self._memory = Memory(self.machine.ram)
+        written = Written(self.machine.engine)
+        self._memory = Memory(self.machine.ram, written.take if written.is_native else None)
         self._reads = self._watch_reads()
         self.beginning = self.snapshot()
 

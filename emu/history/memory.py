@@ -1,14 +1,15 @@
 """What a guest's RAM held at many moments: for each of them the pages that differ from the first.
 
 A page's content is kept once, however many moments share it, so that memory grows by changed pages alone. What has
-changed is found by comparing with a copy, which costs the engine nothing while it runs.
+changed is found by comparing with a copy, which costs the engine nothing while it runs; or, where somebody keeps the
+pages that are stored to, by comparing those.
 
 In Linux: KVM's dirty log, Documentation/virt/kvm/api.rst, KVM_GET_DIRTY_LOG, answers the same question.
 """
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from emu import abi
 from emu.ram import Ram, anonymous
@@ -20,10 +21,14 @@ _memcmp.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t
 
 
 class Memory:
-    """The content of `ram` now is the first; `keep` and `restore` name moments by their Pages."""
+    """The content of `ram` now is the first; `keep` and `restore` name moments by their Pages.
 
-    def __init__(self, ram: Ram) -> None:
+    `written` gives the pages that were stored to since it was asked last, all but page tables that emu has laid out.
+    """
+
+    def __init__(self, ram: Ram, written: Callable[[], Iterable[int]] | None = None) -> None:
         self._ram = ram
+        self._written = written
         self._copy = anonymous(ram.size)  # what RAM held when it was looked at last
         self._addresses = [ctypes.addressof(ctypes.c_char.from_buffer(one)) for one in (ram.bytes, self._copy)]
         self._first: dict[int, bytes] = {}  # of every page that ever differed
@@ -60,10 +65,18 @@ class Memory:
                 self._note(page, content)
 
     def _look(self) -> None:
+        if self._written is None:
+            self._compare(0, self._ram.size)
+            return
+        # Even in these tables the processor marks entries that it goes by.
+        self._compare(abi.PAGE_TABLES_GPA, abi.PAGE_TABLES_END_GPA)
+        for page in self._written():
+            self._note_changed(page * abi.PAGE_SIZE, (page + 1) * abi.PAGE_SIZE)
+
+    def _compare(self, first: int, last: int) -> None:
         ram, copy = self._addresses
-        size = self._ram.size
-        for at in range(0, size, _SLICE):
-            end = min(at + _SLICE, size)
+        for at in range(first, last, _SLICE):
+            end = min(at + _SLICE, last)
             if _memcmp(ram + at, copy + at, end - at):
                 self._note_changed(at, end)
 

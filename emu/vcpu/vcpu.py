@@ -61,6 +61,8 @@ class Vcpu:
         self._owed: tuple[state.CpuState, dict[int, int]] | None = None
         # The engine's own form of states it was in lately, which it takes back much faster than they are described.
         self._lately: dict[tuple[state.CpuState, bool], Any] = {}
+        # States by what the engine's blob was in them, with what is kept here.
+        self._described: dict[bytes, tuple[Any, state.CpuState]] = {}
         self.load(start)
 
     # --- state -------------------------------------------------------------------------------------------------------
@@ -93,6 +95,12 @@ class Vcpu:
         engine.lay_aside(context)
         self._lately[new, engine.nests] = context
 
+    def _describe(self) -> state.CpuState:
+        """The state of the guest in the engine."""
+        self.engine.capture()
+        debug, shadow = tuple(self.debug), self._shadow()
+        return transfer.get(self.engine, self._rip, self.msrs, debug, shadow=shadow, trap=self._trap_after_step)
+
     def state(self) -> state.CpuState:
         """All of this vCPU, as it stands still now."""
         if self._owed is not None:
@@ -101,11 +109,20 @@ class Vcpu:
             if not self._stepped and kept == (self._rip, self._trap_after_step, tuple(self.debug), self.msrs):
                 return owed
         engine = self._reside()
-        engine.capture()
-        found = transfer.get(
-            engine, self._rip, self.msrs, tuple(self.debug), shadow=self._shadow(), trap=self._trap_after_step
-        )
-        if not self._stepped:  # else the engine is not in this state alone
+        # All that the engine knows of a guest is in the blob; to describe it takes far longer than to compare it.
+        blob = bytes(engine.read_blob())
+        ours = self._rip, dict(self.msrs), tuple(self.debug), self._stepped, self._trap_after_step
+        known = self._described.get(blob)
+        if known is not None and known[0] == ours:
+            found = known[1]
+        else:
+            found = self._describe()
+            if len(self._described) >= _MOST_LATELY:
+                self._described.clear()
+            self._described[blob] = ours, found
+        if (
+            not self._stepped and (found, engine.nests) not in self._lately
+        ):  # else the engine is not in this state alone
             self._remember(found)
         return found
 

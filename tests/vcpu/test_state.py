@@ -32,6 +32,25 @@ def test_loading_a_state_is_identity_wherever_a_program_stands(seed: int) -> Non
 
 
 @pytest.mark.parametrize("seed", range(10))
+def test_state_that_is_known_again_is_what_a_closer_look_finds(seed: int) -> None:
+    (one,) = slicing.programs(700 + seed, 1)
+    run = slicing.Run(one, companion=False)
+    rng = random.Random(seed)
+    vcpu, known = run.main.vcpu, []
+    while vcpu.retired < 400 and run.main.shutdown is None:
+        run.main.answer(vcpu.enter(rng.randrange(1, 9)))
+        found = vcpu.state()
+        assert vcpu._describe() == found
+        known.append(found)
+        if rng.random() < 0.2:
+            was = rng.choice(known)
+            vcpu.load(was)
+            assert vcpu.state() == was == vcpu._describe()
+            vcpu.load(found)
+            assert vcpu.state() == found
+
+
+@pytest.mark.parametrize("seed", range(10))
 def test_a_state_moved_to_a_fresh_engine_runs_on_identically(seed: int) -> None:
     (one,) = slicing.programs(seed, 1)
     run = slicing.Run(one, companion=False)
