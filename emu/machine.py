@@ -524,8 +524,10 @@ class Machine:
         self._engine.nest(self._absent.any or any(whole[3] is not None for whole in vcpus))
         for package, whole, of_package, package_now in zip(self.packages, vcpus, packages, packages_now, strict=True):
             package.vcpu.become(whole)
-            if of_package != package_now:
+            if package_now is None:
                 package.load(of_package)
+            elif of_package != package_now:
+                package.load_from(package_now, of_package)
 
     def _parts(self) -> tuple[Any, ...]:
         return (

@@ -149,6 +149,15 @@ class Package(Stateful):
         self.added_ns = 0
         self.lies: tuple[Lie, ...] = ()
 
+    def load_from(self, now: State, state: State) -> None:
+        """`load`, by who is known to be in the state `now`: devices that are the same are left alone."""
+        first = len(self.fields)
+        for name, value in zip(self.fields, state, strict=False):
+            setattr(self, name, value)
+        for name, of_part, part_now in zip(self.parts, state[first:], now[first:], strict=True):
+            if of_part != part_now:
+                getattr(self, name).load(of_part)
+
     def lie(self, lie: Lie) -> None:
         """Answer the next exit of this kind so."""
         self.lies = (*(one for one in self.lies if one.exit != lie.exit), lie)
