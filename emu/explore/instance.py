@@ -16,7 +16,7 @@ from emu.state import GENERAL
 DELTA_NS = (1 << 32) + 1
 MAX_UPDATES = 16
 JUMP_NS = DELTA_NS  # so that an update which tells of one wait changes both halves as well
-_OUTPUT_LIMIT = 64 << 10  # of one run: each byte is an exit, and a guest that prints for ever is to be found out soon
+_OUTPUT_LIMIT = 16 << 10  # of one run: each byte is an exit, and a guest that prints for ever is to be found out soon
 _REGISTERS = frozenset((*GENERAL, *("e" + name[1:] for name in GENERAL if not name[1:].isdecimal())))
 _NEVER_PS = 10**6 * clock.UNITS["s"]
 
