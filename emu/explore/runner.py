@@ -85,7 +85,7 @@ class Runner:
         self._moves: list[int] = []  # those of them at which the guest writes the MSR
         self._watch: Watch | None = None
         self._watched_ranges: tuple[tuple[int, int], ...] = ()
-        self._digests: dict[bytes | CpuState, bytes] = {}
+        self._digests: dict[bytes | CpuState | State, bytes] = {}
         self.machine = Machine(instance.image, instance.config(), trace=self._heard)
         written = Written(self.machine.engine)
         self._memory = Memory(self.machine.ram, written.take if written.is_native else None)
@@ -123,10 +123,12 @@ class Runner:
         now = own[3] if self._time else 0
         pages = sorted((page, self._digest(content)) for page, content in snapshot.pages.items())
         marks, devices = parts[5], (parts[1], parts[2] if self._time else None)
-        told = (cpus, packages, entities, favoured, now, pages, marks, devices, own[2], *snapshot[2:-1])
+        # What is often the same is put into words once.
+        long = self._digest(packages), self._digest(devices)
+        told = (cpus, *long, entities, favoured, now, pages, marks, own[2], *snapshot[2:-1])
         return hashlib.blake2b(repr(told).encode(), digest_size=16).digest()
 
-    def _digest(self, content: bytes | CpuState) -> bytes:
+    def _digest(self, content: bytes | CpuState | State) -> bytes:
         digest = self._digests.get(content)
         if digest is None:
             if len(self._digests) > 4096:
@@ -223,7 +225,7 @@ class Runner:
         `here` is the snapshot of this state, where there is one.
         """
         self._begin()
-        self._watch_areas()
+        self._watch_areas(here)
         point = self._next_point(self.machine.position, here)
         self._run_to(self.ahead.to if point is None else point)
         self._moved()
@@ -313,9 +315,9 @@ class Runner:
                     if -access.size < offset < abi.KVM_STEAL_TIME_SIZE:
                         self.monitor.guest_wrote(machine, package.number, access.linear, access.size)
 
-    def _watch_areas(self) -> None:
-        """Hooks on what is shared now."""
-        ranges = watched(self.machine)
+    def _watch_areas(self, here: Snapshot | None = None) -> None:
+        """Hooks on what is shared now; `here` is the snapshot of this state, where there is one."""
+        ranges = watched(self.machine, None if here is None else here.state)
         if ranges != self._watched_ranges:
             if self._watch is not None:
                 self._watch.close()
@@ -363,15 +365,15 @@ def _looks_at_time(event: Event) -> bool:
     return isinstance(event, trace.Mmio) and event.gpa % abi.PAGE_SIZE in _OF_TIME_IN_WINDOW
 
 
-def watched(machine: Machine) -> tuple[tuple[int, int], ...]:
+def watched(machine: Machine, state: State | None = None) -> tuple[tuple[int, int], ...]:
     """The memory that more than one may touch: the areas that are registered, or, with several vCPUs, all that can be
     written and is nobody's stack. Ranges of linear addresses, first and last.
 
-    Raises HostError where a guest has page tables of its own.
+    `state` is the machine's, where it is known. Raises HostError where a guest has page tables of its own.
     """
     ranges = []
-    for package in machine.packages:
-        paging = package.vcpu.paging()
+    for number, package in enumerate(machine.packages):
+        paging = package.vcpu.paging() if state is None else state[1][number][0]
         if paging.cr0 & abi.CR0_PG and paging.cr3 != abi.PAGE_TABLES_GPA:
             raise HostError(
                 "this guest has page tables of its own, and may reach an area by any address",
