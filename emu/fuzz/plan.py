@@ -75,14 +75,22 @@ def plan(given: Input) -> Plan:
         if len(host.stores) >= MOST_PLAYS:
             break
     host.settle()
-    return Plan(tuple(host.stores), host.grows, host.rests, tuple(host.events))
+    return Plan(tuple(host.stores), host.grows, _rests(host.stores), tuple(host.events))
+
+
+def _rests(stores: list[Store]) -> bool:
+    """Whether version is even after these."""
+    area = bytearray(_SIZE)
+    for one in stores:
+        area[one.offset : one.offset + one.size] = one.data
+    return not area[_VERSION] & 1
 
 
 class _Host:
     def __init__(self, given: Input) -> None:
         self.stores: list[Store] = []
         self.at = 0
-        self.grows, self.rests = True, True
+        self.grows = True
         self._steal, self._version = given.steal, given.version
         self._waiting: list[Store] = []  # of an update that was begun
         self.events: list[Event] = []
@@ -125,12 +133,11 @@ class _Host:
         elif kind == records.FLIP:
             self._version ^= argument
             self._store(_VERSION, 4, self._version, ODD if self._version & 1 else EVEN)
-            self.rests = not self._version & 1
             self.grows = False  # a version that lies lets halves of two values through
         elif kind == records.STUCK:
             self._finish()
             self._store(_VERSION, 4, self._version | 1, ODD)
-            self.rests = self.grows = False
+            self.grows = False
         elif kind == records.ZERO:
             self._finish()
             self.grows = self.grows and not self._steal
@@ -141,7 +148,6 @@ class _Host:
             offset = (argument >> 8) % _SIZE
             self._store(offset, 1, argument & 0xFF)
             self.grows = self.grows and offset >= 12
-            self.rests = self.rests and not 8 <= offset < 12
 
     def _grown(self, argument: int) -> int:
         """Steal with this much added: in its lower half, or in both where the argument is odd."""

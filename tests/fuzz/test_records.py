@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 
 from emu.faults import HostError
 from emu.fuzz import records
+from emu.fuzz.harness import Harness
 from emu.fuzz.plan import MOST_PLAYS, plan
-from emu.fuzz.records import HOSTS, KINDS, MOST_BYTES, Input, Record, decode, encode, from_text, to_text
+from emu.fuzz.records import HOSTILE, HOSTS, KINDS, MOST_BYTES, Input, Record, decode, encode, from_text, to_text
+from emu.fuzz.target import Target
+from emu.guest import load_guest
 from emu.vcpu import native
 from emu.vcpu.native import EVEN, ODD, Play
 
@@ -91,3 +94,13 @@ def test_line_that_means_nothing_is_named(text: str, where: str, message: str) -
 
 def test_remarks_and_empty_lines_mean_nothing() -> None:
     assert from_text("# why\nhost odd\n\nafter 2 step 5 # begins\n", "f") == Input("odd", 2, 0, (Record("step", 2, 5),))
+
+
+def test_host_that_ends_with_an_odd_version_does_not_rest() -> None:
+    # Flipped in mid-update: what should have ended the update makes version odd, and so does what comes to put it right.
+    steps = (Record("flip-version", 0, 1), Record("halves", 0, 0), Record("flip-version", 0, 1))
+    meant = Input(HOSTILE, 2, 0, steps)
+    assert not plan(meant).rests
+    one = Harness(Target(load_guest("readers/seqlock"), "seqlock", HOSTILE))
+    assert one.fails(encode(meant)) is None
+    assert plan(meant._replace(records=steps[:1] * 2)).rests

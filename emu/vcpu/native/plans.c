@@ -28,7 +28,7 @@ struct host {
     struct play *plays;
     uint32_t count;
     uint64_t at;
-    int grows, rests;
+    int grows;
     uint64_t steal;
     uint32_t version;
     struct play waiting[4];
@@ -102,12 +102,11 @@ static void hostile(struct host *host, enum kind kind, uint32_t argument)
     } else if (kind == FLIP) {
         host->version ^= argument;
         store(host, VERSION, 4, host->version, host->version & 1 ? ODD : EVEN);
-        host->rests = !(host->version & 1);
         host->grows = 0;
     } else if (kind == STUCK) {
         finish(host);
         store(host, VERSION, 4, host->version | 1, ODD);
-        host->rests = host->grows = 0;
+        host->grows = 0;
     } else if (kind == ZERO) {
         finish(host);
         host->grows = host->grows && !host->steal;
@@ -118,7 +117,6 @@ static void hostile(struct host *host, enum kind kind, uint32_t argument)
         const uint32_t offset = (argument >> 8) % AREA;
         store(host, (int)offset, 1, argument & 0xFF, 0);
         host->grows = host->grows && offset >= 12;
-        host->rests = host->rests && !(offset >= 8 && offset < 12);
     }
 }
 
@@ -161,6 +159,18 @@ static void act(struct host *host, enum kind kind, uint32_t argument)
     }
 }
 
+// Whether version is even after all of them.
+static int rests(const struct host *host)
+{
+    int even = 1;
+    for (uint32_t i = 0; i < host->count; i++) {
+        const struct play *const play = &host->plays[i];
+        if (play->offset <= VERSION && VERSION < play->offset + play->size)
+            even = !(play->value >> 8 * (VERSION - play->offset) & 1);
+    }
+    return even;
+}
+
 // The stores that these bytes mean to a host that does `kinds` kinds of things (4: honest); how many there are.
 // `plays` has room for MOST_PLAYS and 16. `told`: whether steal grows all the time, and whether the host rests.
 uint32_t emu_plan(const uint8_t *data, uint32_t size, uint32_t kinds, struct play *plays, uint32_t *told)
@@ -168,7 +178,7 @@ uint32_t emu_plan(const uint8_t *data, uint32_t size, uint32_t kinds, struct pla
     uint8_t header[2] = {size > 0 ? data[0] : 0, size > 1 ? data[1] : 0};
     if (kinds == 4)
         header[0] = header[1] = 0;
-    struct host host = {.plays = plays, .grows = 1, .rests = 1};
+    struct host host = {.plays = plays, .grows = 1};
     host.version = versions[header[0] % 8];
     host.steal = steals[header[1] % 8];
     store(&host, STEAL, 8, host.steal, 0);
@@ -191,6 +201,6 @@ uint32_t emu_plan(const uint8_t *data, uint32_t size, uint32_t kinds, struct pla
         next(&host);
     }
     told[0] = (uint32_t)host.grows;
-    told[1] = (uint32_t)host.rests;
+    told[1] = (uint32_t)rests(&host);
     return host.count;
 }
