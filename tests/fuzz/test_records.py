@@ -97,7 +97,7 @@ def test_remarks_and_empty_lines_mean_nothing() -> None:
 
 
 def test_host_that_ends_with_an_odd_version_does_not_rest() -> None:
-    # Flipped in mid-update: what should have ended the update makes version odd, and so does what comes to put it right.
+    # Flipped in mid-update: what was to end the update makes version odd, whatever is done to put it right.
     steps = (Record("flip-version", 0, 1), Record("halves", 0, 0), Record("flip-version", 0, 1))
     meant = Input(HOSTILE, 2, 0, steps)
     assert not plan(meant).rests
