@@ -125,7 +125,7 @@ class Completion:
 
     def _cpuid(self, package: Package, exit_: exits.Cpuid) -> None:
         values = package.cpuid.query(exit_.leaf, exit_.subleaf)
-        lie = package.take_lie("cpuid") if package.lies else None
+        lie = package.take_lie("cpuid")
         if lie is not None:
             told = list(values)
             told[lie.register] = lie.about(told[lie.register])
@@ -283,7 +283,7 @@ class Completion:
 
 def _lie(package: Package, exit_: str) -> Lie | None:
     """How an access to an MSR is to be answered; None: truly. Raises GuestFault where it is to be refused."""
-    lie = package.take_lie(exit_) if package.lies else None
+    lie = package.take_lie(exit_)
     if lie is not None and lie.refuse:
         raise GuestFault(abi.GP_VECTOR, 0)
     return lie

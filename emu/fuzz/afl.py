@@ -49,12 +49,13 @@ def start(job: Job, jobs: int) -> list["subprocess.Popen[bytes]"]:
     seeds.mkdir(parents=True, exist_ok=True)
     if not any(seeds.iterdir()):
         (seeds / "nothing").write_bytes(bytes(4))
+    target = target_of(job.target)
+    dictionary = written(out, target.host, target.events)
     found = []
     for number in range(jobs):
         one = job._replace(number=number, seed=job.seed + number, sweep=job.sweep and not number, seconds=0)
         words = [program, "-i", str(seeds), "-o", str(out / "afl"), "-t", "20000", "-G", str(MOST_BYTES)]
-        target = target_of(one.target)
-        words += ["-x", str(written(out, target.host, target.events))]
+        words += ["-x", str(dictionary)]
         words += [*("-M" if not number else "-S", f"emu{number}"), "-s", str(one.seed + 1)]
         words += ["-V", str(int(job.seconds))] if job.seconds else []
         words += ["--", sys.executable, "-m", "emu.fuzz.afl", json.dumps(one._asdict())]

@@ -10,9 +10,8 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from emu.fuzz import records
 from emu.fuzz.harness import MAP_SIZE, Harness
-from emu.fuzz.records import HEADER_SIZE, Input, Record, encode
+from emu.fuzz.records import HEADER_SIZE, Record, decode, encode
 from emu.fuzz.sweep import first_steps
 
 # How often an edge was taken counts by these steps, as in libFuzzer and AFL.
@@ -48,14 +47,9 @@ def dictionary(host: str, events: frozenset[str]) -> str:
     lines = ["# one record each: the kind, the gap, the argument"]
     for kind, argument in first_steps(host, events):
         for gap in _WORD_GAPS:
-            data = encode(Input(host, *_start(), (Record(kind, gap, argument),)))[HEADER_SIZE:]
+            data = encode(decode(b"", host)._replace(records=(Record(kind, gap, argument),)))[HEADER_SIZE:]
             lines.append('"' + "".join(f"\\x{byte:02x}" for byte in data) + '"')
     return "\n".join(lines) + "\n"
-
-
-def _start() -> tuple[int, int]:
-    given = records.decode(b"", records.ODD_HOST)
-    return given.version, given.steal
 
 
 def written(folder: Path, host: str, events: frozenset[str]) -> Path:

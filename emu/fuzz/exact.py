@@ -165,18 +165,22 @@ class Exact:
         if self._reading is not None:
             self._reading[1].append(steal)
 
+    def _count(self, here: int) -> None:
+        """An access, or an exit that counts as one, at this position: once for one instruction."""
+        if here != self._last_at:
+            self._last_at = here
+            self._accesses += 1
+            self._look_for_event(here)
+            self._play(here)
+
     def _accessed(self, access: Access) -> None:
         machine, area = self._machine, self._area
         inside = area is not None and -access.size < access.linear - area < abi.KVM_STEAL_TIME_SIZE
         here = machine.arriving() - 1
         if inside:
             assert area is not None
-            if here != self._last_at:
-                self._last_at = here
-                self._points.append(here)
-                self._accesses += 1
-                self._look_for_event(here)
-                self._play(here)
+            self._points.append(here)
+            self._count(here)
             offset = access.linear - area
             if access.write and offset < 16 and self._wrote is None:
                 self._wrote = max(offset, 0), access.size
@@ -192,12 +196,7 @@ class Exact:
             return
         if type(event) is trace.ExitEvent:
             if event.exit in _COUNTED_EXITS:
-                here = self._machine.arriving() - 1
-                if here != self._last_at:
-                    self._last_at = here
-                    self._accesses += 1
-                    self._look_for_event(here)
-                    self._play(here)
+                self._count(self._machine.arriving() - 1)
         elif type(event) is trace.Mark:
             self._marked(event)
         elif type(event) is trace.Store and event.area == "steal-time":

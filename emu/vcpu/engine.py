@@ -276,12 +276,8 @@ class Engine:
     def remove_own(self, numbers: list[ctypes.c_size_t]) -> None:
         """The same for those of `own_hook`."""
         while numbers:
-            self.remove_hook(numbers.pop())
+            uclib.uc_hook_del(self.handle, numbers.pop())
         self.flush_code()
-
-    def remove_hook(self, number: ctypes.c_size_t) -> None:
-        """Take away one of `own_hook`, and forget the code that is known to call it."""
-        uclib.uc_hook_del(self.handle, number)
 
     def hand_over(self) -> None:
         """Let somebody else hear of IN and OUT, and count by the engine's count=."""

@@ -120,9 +120,8 @@ class Vcpu:
             if len(self._described) >= _MOST_LATELY:
                 self._described.clear()
             self._described[blob] = ours, found
-        if (
-            not self._stepped and (found, engine.nests) not in self._lately
-        ):  # else the engine is not in this state alone
+        # Right after a completed exit the engine's own form is not all of it.
+        if not self._stepped and (found, engine.nests) not in self._lately:
             self._remember(found)
         return found
 

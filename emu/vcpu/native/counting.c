@@ -125,7 +125,7 @@ void emu_made(void *engine, const struct made *made, const struct made *before, 
         block->insns = made->insns;
     }
     const struct block *const last = counting->last;
-    const int inside = counting->mode == BY_BLOCKS || (counting->mode == IN_BLOCK && counting->stepped);
+    const int inside = counting->mode == BY_BLOCKS || counting->stepped;
     if (inside && made->insns == 1 && last && made->address - address_of(last) < last->size) {
         counting->again = made->address;
         stop(counting, AT_AGAIN);
