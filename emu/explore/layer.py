@@ -10,9 +10,11 @@ import heapq
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from emu.explore.moves import Move, Moves, Step
 from emu.explore.node import CUT, ENDED, Node, Trail
 from emu.explore.properties import ENDS, Violation
-from emu.explore.runner import Runner
+from emu.explore.runner import SIDE, Runner
+from emu.explore.sides import Snapshot
 from emu.history.edits import Change
 
 Start = tuple[Node, int, Change]  # a state of the layer before, and the step made there: its number and itself
@@ -47,6 +49,7 @@ class Explorer:
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
+        self._moves = Moves(runner.instance, runner.memory)
         self._at: Node | None = None
 
     def root(self) -> Node:
@@ -77,9 +80,7 @@ class Explorer:
             heartbeat(len(layer.nodes))
             if change is not None:
                 before = node
-                child = self._after_step(before, change, trail)
-                judged = self._take_judged()
-                found = self._violated(before, trail, change)
+                child, judged, found = self._after_step(before, change, trail)
                 layer.children.append((before.key, None if found else child.key, judged))
                 if found is not None:
                     best = found if best is None else min(best, found, key=lambda one: one[:2])
@@ -88,9 +89,7 @@ class Explorer:
             if node.key in layer.nodes or node.key in known:
                 continue
             layer.nodes[node.key] = node
-            following = self._go_on(node)
-            node.judged = self._take_judged()
-            found = self._violated(node, trail, None)
+            following, found = self._go_on(node)
             if found is None and node.end is None:
                 assert following is not None
                 node.next = following.key
@@ -102,29 +101,54 @@ class Explorer:
                 best = found if best is None else min(best, found, key=lambda one: one[:2])
         return layer._replace(found=best)
 
-    def _after_step(self, node: Node, change: Change, trail: Trail) -> Node:
-        """Make the host's step in a state; the state after it."""
+    def _after_step(self, node: Node, change: Change, trail: Trail) -> tuple[Node, dict[str, int], Found | None]:
+        """Make the host's step in a state: the state after it, what was judged, and what was violated."""
+        here, child = node.snapshot, Node(b"", node.key, change, trail)
+        assert here is not None
+        known = self._moves.step(here, change)
+        if known is not None:
+            child.options, child.rest = known.options, known.rest
+            _place(child, known.move.after, node.key[:SIDE] + known.move.key[SIDE:])
+            return child, dict(known.move.judged), None
         self._stand_at(node)
         self._runner.apply(change)
-        child = Node(b"", node.key, change, trail)
         self._settle(child)
-        return child
+        judged, found = self._take_judged(), self._violated(node, trail, change)
+        if found is None:
+            assert child.snapshot is not None
+            self._moves.stepped(here, change, Step(Move(child.snapshot, child.key, judged), child.options, child.rest))
+        return child, judged, found
 
-    def _go_on(self, node: Node) -> Node | None:
-        """Let the guest go on from a state to its next visible point; the state there, None at its end."""
+    def _go_on(self, node: Node) -> tuple[Node | None, Found | None]:
+        """Let the guest go on from a state to its next visible point: the state there, None at its end, and what was
+        violated."""
+        here, following = node.snapshot, Node(b"", node.key, None, node.trail)
+        assert here is not None
+        known = self._moves.move(here)
+        if known is not None:
+            following.options, following.rest = node.options, node.rest
+            _place(following, known.after, known.key[:SIDE] + node.key[SIDE:])
+            node.judged = dict(known.judged)
+            node.gap = max(following.position - node.position, 1)
+            return following, None
         runner = self._runner
         self._stand_at(node)
-        runner.advance(node.snapshot)
+        runner.advance(here)
         self._at = None
         if runner.ended:
             node.end = CUT if runner.cut else ENDED
             if node.end == ENDED and node.rest:
                 runner.monitor.came_to_an_end()
-            return None
-        following = Node(b"", node.key, None, node.trail)
+            node.judged = self._take_judged()
+            return None, self._violated(node, node.trail, None)
+        access = runner.one_access
         self._settle(following)
         node.gap = max(following.position - node.position, 1)
-        return following
+        node.judged, found = self._take_judged(), self._violated(node, node.trail, None)
+        if found is None:
+            assert following.snapshot is not None
+            self._moves.moved(here, access, Move(following.snapshot, following.key, node.judged))
+        return following, found
 
     def _loop(self, node: Node, nodes: Mapping[bytes, Node]) -> Found | None:
         """Whether the guest, by itself and with the host at rest, comes back to this state for ever."""
@@ -161,11 +185,9 @@ class Explorer:
 
     def _settle(self, node: Node) -> None:
         runner = self._runner
-        node.snapshot = runner.snapshot()
+        here = runner.snapshot()
+        _place(node, here, runner.key(here))
         node.ahead = runner.ahead
-        node.key = runner.key(node.snapshot)
-        node.position = runner.machine.position
-        node.insns = runner.machine.instructions
         node.rest = runner.at_rest
         node.options = runner.options()
         self._at = node
@@ -175,3 +197,8 @@ class Explorer:
             assert node.snapshot is not None
             self._runner.restore(node.snapshot, node.ahead)
             self._at = node
+
+
+def _place(node: Node, here: Snapshot, key: bytes) -> None:
+    node.snapshot, node.key = here, key
+    node.position, node.insns = here.state[0][:2]

@@ -8,7 +8,8 @@ with as many host steps.
 from typing import NamedTuple
 
 from emu.explore.instance import Instance
-from emu.explore.runner import Runner, Snapshot
+from emu.explore.runner import Runner
+from emu.explore.sides import Snapshot
 from emu.history.edits import Edit
 from emu.stateful import State
 

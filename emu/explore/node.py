@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from emu.explore.runner import NOTHING_AHEAD, Snapshot
+from emu.explore.runner import NOTHING_AHEAD
+from emu.explore.sides import Snapshot
 from emu.history.edits import Change, Edit
 
 # (position, which of the host's possible steps): of two schedules the lexicographically smaller is told.

@@ -16,12 +16,14 @@ from typing import NamedTuple
 
 from emu import abi, trace
 from emu.boot.entry import program_limit
+from emu.explore import sides
 from emu.explore.instance import JUMP_NS, Instance
 from emu.explore.properties import Moment, Monitor, Watched
+from emu.explore.sides import Snapshot
 from emu.faults import HostError
 from emu.history import edits
 from emu.history.edits import Change, HostStore, HostUpdate, Preempt, TakeAway
-from emu.history.memory import Memory, Pages
+from emu.history.memory import Memory
 from emu.machine import Machine
 from emu.result import LIMITS
 from emu.state import CpuState
@@ -34,20 +36,9 @@ _MOVE = (abi.MSR_KVM_STEAL_TIME, abi.MSR_KVM_SYSTEM_TIME, abi.MSR_KVM_SYSTEM_TIM
 _APIC_TIMER = (abi.APIC_LVTT, abi.APIC_TMICT, abi.APIC_TMCCT)
 _OF_TIME = (abi.MSR_IA32_TSC, abi.MSR_IA32_TSC_DEADLINE, *_APIC_TIMER)
 _OF_TIME_IN_WINDOW = tuple((msr - abi.X2APIC_MSR) * abi.APIC_MMIO_STRIDE for msr in _APIC_TIMER)
-_STRETCH = 128  # instructions run ahead at first
+_STRETCH = 16  # instructions run ahead at first
 _LONGEST_STRETCH = 1 << 20
-
-
-class Snapshot(NamedTuple):
-    """All that a schedule has come to: the machine, its RAM, and what the monitor remembers."""
-
-    state: State
-    pages: Pages
-    watched: tuple[Watched, ...]
-    made: tuple[int, ...]
-    switched: int
-    jumped: int
-    printed: bytes  # decides nothing of what follows
+SIDE = 16  # bytes of a key that tell the guest's side; the rest tells the host's
 
 
 class Ahead(NamedTuple):
@@ -82,13 +73,15 @@ class Runner:
         self._ran = True  # since memory was compared last
         self._now: State | None = None  # the machine's state, where it is known
         self._looking: list[int] | None = None
+        self._noticed = 0  # things of what the guest does in its move
+        self._access: Access | None = None  # the last one among them
         self._moves: list[int] = []  # those of them at which the guest writes the MSR
         self._watch: Watch | None = None
         self._watched_ranges: tuple[tuple[int, int], ...] = ()
         self._digests: dict[bytes | CpuState | State, bytes] = {}
         self.machine = Machine(instance.image, instance.config(), trace=self._heard)
         written = Written(self.machine.engine)
-        self._memory = Memory(self.machine.ram, written.take if written.is_native else None)
+        self.memory = Memory(self.machine.ram, written.take if written.is_native else None)
         self._reads = self._watch_reads()
         self.beginning = self.snapshot()
 
@@ -96,7 +89,7 @@ class Runner:
 
     def snapshot(self) -> Snapshot:
         """Everything here."""
-        pages = self._memory.keep(look=self._ran)
+        pages = self.memory.keep(look=self._ran)
         self._ran = False
         made = self.made, self.switched, self.jumped
         self._now = self.machine.state()
@@ -104,7 +97,7 @@ class Runner:
 
     def restore(self, snapshot: Snapshot, ahead: Ahead = NOTHING_AHEAD) -> None:
         """Be there again, with what is known of what lies `ahead` of there."""
-        self._memory.restore(snapshot.pages, look=self._ran)
+        self.memory.restore(snapshot.pages, look=self._ran)
         self._ran = False
         self.machine.console.remember(snapshot.printed)  # another schedule may have printed something else
         self.machine.load(snapshot.state, self._now)
@@ -114,19 +107,26 @@ class Runner:
         self.ahead = ahead
 
     def key(self, snapshot: Snapshot) -> bytes:
-        """128 bits that tell states apart which may go on differently; what has no future influence is left out."""
+        """128 bits of the guest's side and 128 of the host's, which tell states apart that may go on differently.
+
+        What has no future influence is left out.
+        """
         own, vcpus, packages, parts = snapshot.state
-        machine = self.machine
-        cpus = [(self._digest(whole[0]), whole[3], whole[4]) for whole in vcpus]
-        entities = [(one.run_state, one.pcpu, one.run_delay_ns(one.since_ps)) for one in machine.host.vcpus]
+        machine, where = self.machine, sides.areas(packages)
+        cpus = tuple([(self._digest(whole[0]), whole[3], whole[4]) for whole in vcpus])
+        entities = tuple([(one.run_state, one.pcpu, one.run_delay_ns(one.since_ps)) for one in machine.host.vcpus])
         favoured = machine.host.favoured()
         now = own[3] if self._time else 0
-        pages = sorted((page, self._digest(content)) for page, content in snapshot.pages.items())
+        content = sides.without_areas(snapshot.pages, self.memory, where)
+        pages = tuple(sorted([(page, self._digest(held)) for page, held in content.items()]))
         marks, devices = parts[5], (parts[1], parts[2] if self._time else None)
         # What is often the same is put into words once.
-        long = self._digest(packages), self._digest(devices)
-        told = (cpus, *long, entities, favoured, now, pages, marks, own[2], *snapshot[2:-1])
-        return hashlib.blake2b(repr(told).encode(), digest_size=16).digest()
+        long = self._digest(tuple([sides.of_guest(one) for one in packages])), self._digest(devices)
+        guest = cpus, *long, entities, favoured, now, pages, marks, own[2], snapshot.switched, snapshot.jumped
+        held = sides.held(snapshot.pages, self.memory, where)
+        watched = tuple([_in_order(one) for one in snapshot.watched])
+        host = tuple([sides.of_host(one) for one in packages]), held, watched, snapshot.made
+        return self._digest(guest) + self._digest(host)
 
     def _digest(self, content: bytes | CpuState | State) -> bytes:
         digest = self._digests.get(content)
@@ -134,7 +134,7 @@ class Runner:
             if len(self._digests) > 4096:
                 self._digests.clear()
             told = content if isinstance(content, bytes) else repr(content).encode()
-            digest = self._digests[content] = hashlib.blake2b(told, digest_size=16).digest()
+            digest = self._digests[content] = hashlib.blake2b(told, digest_size=SIDE).digest()
         return digest
 
     @property
@@ -197,7 +197,7 @@ class Runner:
         self._ran, self._now = True, None
         edits.apply(self.machine, change)
         if steal is not None:  # its area is all that has been stored to since memory was compared
-            self._memory.stored(steal.area_gpa, abi.KVM_STEAL_TIME_SIZE)
+            self.memory.stored(steal.area_gpa, abi.KVM_STEAL_TIME_SIZE)
             self._ran = False
         self.ahead = NOTHING_AHEAD
         if isinstance(change, Preempt | TakeAway):
@@ -282,7 +282,13 @@ class Runner:
         self.ahead = Ahead(tuple(sorted({point for point in found if begun < point <= known_to})), end)
         return self.ahead.points[0] if self.ahead.points else None
 
+    @property
+    def one_access(self) -> Access | None:
+        """The access to an area that the guest made in its last move, if nothing else was noticed of it."""
+        return self._access if self._noticed == 1 else None
+
     def _begin(self) -> None:
+        self._noticed, self._access = 0, None
         self.monitor.violations.clear()
         self.monitor.reads.clear()
 
@@ -294,6 +300,7 @@ class Runner:
         if timely and not self._time:
             raise TimeMatters
         if looking is None:
+            self._noticed += 1
             if hasattr(self, "machine"):
                 self.monitor.heard(self.machine, event)
             return
@@ -307,7 +314,10 @@ class Runner:
         machine = self.machine
         if self._looking is not None:
             self._looking.append(machine.arriving() - 1)
-        elif access.write:
+            return
+        self._noticed += 1
+        self._access = access
+        if access.write:
             for package in machine.packages:
                 steal = package.steal
                 if steal is not None and steal.enabled:
@@ -336,6 +346,7 @@ class Runner:
             if self._looking is not None:
                 self._looking.append(machine.arriving() - 1)
                 return
+            self._noticed += 1
             vcpu = machine.acting.number
             if linear in begins:
                 steal = machine.acting.steal
@@ -356,6 +367,16 @@ class Runner:
             part = engine.read_register(wide)
             value = value << 32 | (part & 0xFFFFFFFF if name.startswith("E") else part)
         return value
+
+
+def _in_order(watched: Watched) -> tuple[object, ...]:
+    """The same in words that are the same for equal ones: a set has no order."""
+    reading = watched.reading
+    return watched._replace(reading=None), None if reading is None else (
+        reading.area,
+        tuple(sorted(reading.currents)),
+        reading.begun_ns,
+    )
 
 
 def _looks_at_time(event: Event) -> bool:

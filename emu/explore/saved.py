@@ -14,7 +14,7 @@ from emu.faults import HostError
 from emu.history.edits import Edit, from_json, to_json
 from emu.history.packed import Format
 
-FORMAT = Format("emuexplore", 3, 1 << 30)
+FORMAT = Format("emuexplore", 4, 1 << 30)
 
 
 def to_bytes(search: Search) -> bytes:

@@ -48,6 +48,28 @@ class Memory:
             self._look()
         return dict(self._now)
 
+    @property
+    def size(self) -> int:
+        """Of RAM, in bytes."""
+        return self._ram.size
+
+    def content(self, pages: Pages, page: int) -> bytes:
+        """What a page held when `keep` gave these."""
+        found = pages.get(page)
+        return self._first_of(page) if found is None else found
+
+    def with_content(self, pages: Pages, gpa: int, content: bytes) -> Pages:
+        """These pages, but with this at an address; it lies within one page."""
+        page, offset = divmod(gpa, abi.PAGE_SIZE)
+        before = self.content(pages, page)
+        after = before[:offset] + content + before[offset + len(content) :]
+        if after == before:
+            return pages
+        found = {**pages, page: after}
+        if after == self._first_of(page):
+            del found[page]
+        return found
+
     def stored(self, gpa: int, size: int) -> None:
         """Since it was looked at last, RAM can have changed here alone."""
         self._note_changed(gpa // abi.PAGE_SIZE * abi.PAGE_SIZE, gpa + size)
@@ -57,8 +79,7 @@ class Memory:
         if look:
             self._look()
         for page in {*self._now, *pages}:
-            # A page that never differed here may be of a moment of another machine made alike.
-            first = self._first.setdefault(page, self._copy[page * abi.PAGE_SIZE : (page + 1) * abi.PAGE_SIZE])
+            first = self._first_of(page)
             content = pages.get(page, first)
             if self._now.get(page, first) != content:
                 self._ram.write(page * abi.PAGE_SIZE, content)
@@ -89,9 +110,16 @@ class Memory:
 
     def _note(self, page: int, content: bytes) -> None:
         at = page * abi.PAGE_SIZE
-        first = self._first.setdefault(page, self._copy[at : at + abi.PAGE_SIZE])
-        if content == first:
+        if content == self._first_of(page):
             self._now.pop(page, None)
         else:
             self._now[page] = content
         self._copy[at : at + abi.PAGE_SIZE] = content
+
+    def _first_of(self, page: int) -> bytes:
+        found = self._first.get(page)
+        if found is None:
+            # One that never differed here may yet be of a moment of another machine made alike.
+            at = page * abi.PAGE_SIZE
+            found = self._first[page] = self._copy[at : at + abi.PAGE_SIZE]
+        return found

@@ -6,7 +6,8 @@ import pytest
 
 from emu import trace
 from emu.explore.instance import Instance
-from emu.explore.runner import Runner, Snapshot
+from emu.explore.runner import Runner
+from emu.explore.sides import Snapshot
 from emu.guest import load_guest
 from emu.package import Package
 from emu.trace import Event
