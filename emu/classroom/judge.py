@@ -41,6 +41,7 @@ def judge_program(
     found: list[Verdict] = []
     evidence: dict[str, bytes] = {}
     image = elf_image(built, "the program")
+    runs = run.Runs(image)
     decided = _decided_at_once(asked, image, tell)
     for one in asked:
         if one.name in decided:
@@ -50,7 +51,10 @@ def judge_program(
         if isinstance(one.ask, asks.Build):
             found.append(_passed(one))
             continue
-        told, kept = (proof if isinstance(one.ask, asks.Explore) else run).judge(one, image, sources, own)
+        if isinstance(one.ask, asks.Explore):
+            told, kept = proof.judge(one, image, sources, own)
+        else:
+            told, kept = run.judge(one, runs, sources, own)
         found.append(told)
         if kept and len(kept) <= verdict.MAX_EVIDENCE:
             evidence[told.evidence] = kept

@@ -3,7 +3,7 @@
 In Linux: tools/testing/selftests run a program and look at its status and output, as this does.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 
 from emu import abi, result, trace
 from emu.boot.image import Image
@@ -12,7 +12,7 @@ from emu.classroom.asks import Criterion, Run
 from emu.classroom.criteria import placeholders
 from emu.classroom.proof import line_at
 from emu.classroom.verdict import Verdict
-from emu.code.places import linear, places
+from emu.explore.cause import last_own_line
 from emu.explore.properties import Monitor
 from emu.history import recording
 from emu.history.history import History
@@ -51,20 +51,33 @@ class _Listener:
             self.broken_at = machine.position
 
 
+class Runs:
+    """The runs of one program that its criteria ask for. Those that differ in what is asked of them alone are one."""
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self._made: dict[tuple[object, ...], tuple[History, _Listener]] = {}
+
+    def of(self, ask: Run) -> tuple[History, _Listener]:
+        """The run, at its end, and what was heard of it."""
+        kind = ask.config, ask.properties
+        if kind not in self._made:
+            listener = _Listener(ask)
+            history = History(self.image, ask.config, trace=listener)
+            listener.machine = history.machine
+            self._made[kind] = history, listener
+        history, listener = self._made[kind]
+        history.end()
+        return history, listener
+
+
 def judge(
-    criterion: Criterion,
-    image: Image,
-    files: Mapping[str, bytes],
-    own: Collection[str],
-    heartbeat: Callable[[], None] = lambda: None,
+    criterion: Criterion, runs: Runs, files: Mapping[str, bytes], own: Collection[str]
 ) -> tuple[Verdict, bytes]:
     """The verdict, and a recording of the run where it is not passed, else nothing; arguments as proof.judge has."""
-    ask = criterion.ask
+    ask, image = criterion.ask, runs.image
     assert isinstance(ask, Run)
-    listener = _Listener(ask)
-    history = History(image, ask.config, trace=listener, heartbeat=heartbeat)
-    listener.machine = history.machine
-    history.end()
+    history, listener = runs.of(ask)
     machine = history.machine
     why, legal, at = _complaint(ask, machine, listener)
     blank = Verdict(criterion.name, criterion.title, verdict.PASSED, criterion.points, criterion.points)
@@ -79,7 +92,7 @@ def judge(
     assert machine.reason is not None
     end = history.position
     outcome = Outcome(end, machine.reason, machine.exit_port.code, listener.digest.hexdigest())
-    place = _own_line(history, at if at is not None else end, own)
+    place = last_own_line(history, at if at is not None else end, lambda place: place.rpartition(":")[0] in own)
     lines = source_texts(image.source, text_of)
     kept = Recording(
         criterion.name, image.source, ask.config, outcome, (), lines, at if at is not None else end, (why,)
@@ -182,15 +195,3 @@ def _registration(msr: int) -> str:
 
 def _status(code: int) -> str:
     return f"exit status {code}" + (f", {_NAMES[code]}" if code in _NAMES else "")
-
-
-def _own_line(history: History, position: int, own: Collection[str]) -> str:
-    """The line of an own file that was executed last before `position`, if that is not long ago."""
-    for at in range(position - 1, max(position - 256, 0) - 1, -1):
-        history.go(at)
-        package = history.machine.acting or history.machine.packages[0]
-        state = package.vcpu.state()
-        place = places(history.machine.image.source, [linear(state, state.rip)])[0].line
-        if place.rpartition(":")[0] in own:
-            return place
-    return ""

@@ -20,6 +20,7 @@ from emu.vcpu.watch import Access, Watch
 
 MOST_STEPS = 4096  # positions of a read that are looked at one by one
 _LOOK_BACK = 512
+_LOOKED_BACK_FIRST = 8
 _IN_LOOP = 64  # steps in which a guest that goes round and round shows all that it looks at
 _VERSION = range(abi.KVM_STEAL_TIME_VERSION, abi.KVM_STEAL_TIME_VERSION + 4)
 
@@ -51,7 +52,7 @@ class _Touch(NamedTuple):
 
 def cause(history: History, found: Counterexample, own: Callable[[str], bool]) -> Cause:
     """The most likely cause of `found` in `history`, which has its edits. `own` says whether a file is the author's."""
-    where = _last_own_line(history, found.position, own)
+    where = last_own_line(history, found.position, own)
     name = found.violation.property
     if name in (properties.CURRENT, properties.FORWARD):
         said = _of_read(_touches(history, _begun(history, found.position), found.position, own))
@@ -163,13 +164,19 @@ def _touches(history: History, first: int, last: int, own: Callable[[str], bool]
     return found
 
 
-def _last_own_line(history: History, position: int, own: Callable[[str], bool]) -> str:
-    """The line of the author's own that was executed last before `position`."""
-    for at in range(position - 1, max(position - _LOOK_BACK, 0) - 1, -1):
-        history.go(at)
-        place = _line(history.machine)
-        if own(place):
-            return place
+def last_own_line(history: History, position: int, own: Callable[[str], bool]) -> str:
+    """The line of the author's own that was executed last before `position`, if that is not long ago; else nothing."""
+    last, length = position, _LOOKED_BACK_FIRST
+    while last > max(position - _LOOK_BACK, 0):
+        # Going on is far less work than going back.
+        first, found = max(last - length, position - _LOOK_BACK, 0), ""
+        for at in range(first, last):
+            history.go(at)
+            place = _line(history.machine)
+            found = place if own(place) else found
+        if found:
+            return found
+        last, length = first, 4 * length
     return ""
 
 
