@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,12 +110,48 @@ class Compiler(NamedTuple):
         typed: str = "",
         root: Path | None = None,
         tell: Tell = to_stderr,
+        made: Sequence[Path] = (),
     ) -> set[Path]:
         """Compiles absolute `sources`, links them to `output`, and returns all files that were read for it.
 
         `typed` is the first source as the user called it; messages call it so. What lies in `root` is called by its
-        name there. `tell` is called with the warnings of
-        each step that has any. Raises HostError with the first error, and all of the compiler's output as its detail.
+        name there. `tell` is called with the warnings of each step that has any. `made` are objects of this compiler
+        that are linked too. Raises HostError with the first error, and all of the compiler's output as its detail.
+        """
+        guests = data.guests_dir()
+        typed = typed or str(sources[0])
+        target = self.targets[bits]
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary).resolve()
+            objects, needed = self.compile(sources, folder, bits, typed=typed, root=root, tell=tell)
+            linked, script = Path(folder, "guest.elf"), guests / "guest.ld"
+            for one in made:
+                # Beside the others, whose folder no message names.
+                objects.append(folder / (one.name if folder / one.name not in objects else f"made-{one.name}"))
+                shutil.copyfile(one, objects[-1])
+            command = (*target, *_LINK_FLAGS, f"-Wl,-T,{script}", *map(str, objects), "-o", str(linked))
+            self._run(command, folder, sources[0], typed, tell)
+            if not linked.is_file():
+                raise HostError(f"{self.name} said that all went well and made no file", typed)
+            try:
+                shutil.copyfile(linked, output)
+            except OSError as error:
+                raise HostError(f"the ELF file cannot be written ({error.strerror})", str(output)) from error
+        return needed | {script}
+
+    def compile(
+        self,
+        sources: Sequence[Path],
+        folder: Path,
+        bits: int,
+        *,
+        typed: str = "",
+        root: Path | None = None,
+        tell: Tell = to_stderr,
+    ) -> tuple[list[Path], set[Path]]:
+        """Compiles absolute `sources` to objects in `folder`: these, and all files that were read for it.
+
+        The rest as for `link`.
         """
         guests = data.guests_dir()
         typed = typed or str(sources[0])
@@ -125,32 +161,20 @@ class Compiler(NamedTuple):
             prefixes.append(f"-ffile-prefix-map={self.home}=compiler")
         if root is not None:
             prefixes.append(f"-ffile-prefix-map={root}{os.sep}=")
-        target = self.targets[bits]
-        objects: list[str] = []
+        # The folder of compilation stands in the debug information, in front of names that are not absolute.
+        prefixes.append(f"-ffile-prefix-map={folder}=.")
+        objects: list[Path] = []
         needed: set[Path] = set()
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary).resolve()
-            # The folder of compilation stands in the debug information, in front of names that are not absolute.
-            prefixes.append(f"-ffile-prefix-map={folder}=.")
-
-            for number, source in enumerate(sources):
-                # Objects have names of their own: a linker copies the random names of a compiler's temporary files.
-                objects.append(str(Path(folder, f"{source.stem}-{number}.o")))
-                listing = Path(folder, "needed.d")
-                flags = (*_FLAGS, *(_C_FLAGS if source.suffix == ".c" else ()), *prefixes, f"-I{guests / 'include'}")
-                command = (*target, *flags, "-MD", "-MF", str(listing), "-c", str(source), "-o", objects[-1])
-                self._run(command, folder, sources[0], typed, tell)
-                needed |= {source, *_dependencies(listing, folder)}
-            linked, script = Path(folder, "guest.elf"), guests / "guest.ld"
-            command = (*target, *_LINK_FLAGS, f"-Wl,-T,{script}", *objects, "-o", str(linked))
-            self._run(command, folder, sources[0], typed, tell)
-            if not linked.is_file():
-                raise HostError(f"{self.name} said that all went well and made no file", typed)
-            try:
-                shutil.copyfile(linked, output)
-            except OSError as error:
-                raise HostError(f"the ELF file cannot be written ({error.strerror})", str(output)) from error
-        return needed | {script}
+        for number, source in enumerate(sources):
+            # Objects have names of their own: a linker copies the random names of a compiler's temporary files.
+            same = any(one.name == f"{source.name}.o" for one in objects)
+            objects.append(Path(folder, f"{source.name}-{number}.o" if same else f"{source.name}.o"))
+            listing = Path(folder, "needed.d")
+            flags = (*_FLAGS, *(_C_FLAGS if source.suffix == ".c" else ()), *prefixes, f"-I{guests / 'include'}")
+            words = (*self.targets[bits], *flags, "-MD", "-MF", str(listing), "-c", str(source), "-o", str(objects[-1]))
+            self._run(words, folder, sources[0], typed, tell)
+            needed |= {source, *_dependencies(listing, folder)}
+        return objects, needed
 
     def _run(self, arguments: tuple[str, ...], folder: Path, source: Path, typed: str, tell: Tell) -> None:
         timeout = FIRST_COMPILE_TIMEOUT_S if self.home else COMPILE_TIMEOUT_S

@@ -69,17 +69,36 @@ def build(
 
 
 def build_together(
-    sources: list[Path], output: Path, *, compiler: Compiler | None = None, tell: Tell = to_stderr
+    sources: list[Path],
+    output: Path,
+    *,
+    compiler: Compiler | None = None,
+    tell: Tell = to_stderr,
+    made: list[Path] | None = None,
 ) -> None:
     """Compiles several sources of one folder, .c or .S, and links them to one 64-bit guest program at `output`.
 
-    The start code is always ours. Messages and debug information call each source by its bare name. Raises HostError
-    as `build` does.
+    The start code is always ours. Messages and debug information call each source by its bare name. `made` are the
+    objects that `compile_once` has made, of the start code and of more sources. Raises HostError as `build` does.
     """
-    guests = data.guests_dir()
-    parts = [*sources, *(guests / name for name in ("start.S", "trap.S", "runtime.c"))]
+    parts = sources if made is not None else [*sources, *_shared()]
     compiler = compiler or find_compiler()
-    compiler.link(parts, output, 64, typed=sources[0].name, root=sources[0].parent, tell=tell)
+    compiler.link(
+        parts, output, 64, typed=sources[0].name, root=sources[0].parent, tell=tell, made=made if made else ()
+    )
+
+
+def compile_once(sources: list[Path], folder: Path, compiler: Compiler) -> list[Path]:
+    """Compiles sources that are the same in many programs, and the start code, to objects in `folder`.
+
+    Raises HostError as `build` does.
+    """
+    parts = [*sources, *_shared()]
+    return compiler.compile(parts, folder, 64, typed=parts[0].name, root=parts[0].parent, tell=lambda _: None)[0]
+
+
+def _shared() -> list[Path]:
+    return [data.guests_dir() / name for name in ("start.S", "trap.S", "runtime.c")]
 
 
 def bits_of(source: Path) -> int:

@@ -7,6 +7,7 @@ wait is tried once more, alone.
 In Linux: nothing like it.
 """
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -55,6 +56,8 @@ class Grader:
         self._crowd = _Crowd()
         self._children: set[Child] = set()
         self._stopped = False
+        self._made: dict[str, bytes] | None = None
+        self._making = threading.Lock()
         self._hidden = [str(assignment.folder.resolve()), *(str(one) for one in _shipped())]
         self._mothers = Mothers(tier, self._hidden) if mothers_work() else None
 
@@ -63,8 +66,8 @@ class Grader:
         if self._assignment.kind == DEVICE:
             return self._device(files)
         asked = self._assignment.criteria
-        request = builder.request(self._compiler, files, self._given)
-        done = self._confined("builder:build", BUILDING, request, also=program_paths(self._compiler.command[0]))
+        request = builder.request(self._compiler, files, self._given, self._prepared())
+        done = self._build("build", request)
         if done.ended != ENDED:
             return _limited(self._assignment, _why(done, "the build", BUILDING), built=False)
         try:
@@ -76,6 +79,20 @@ class Grader:
         request = work.request(self._assignment, built, files, self._given)
         done = self._confined("work:judge_built", JUDGING, request, reserve=ENGINE_RESERVE)
         return self._judgement(done, "judging the program", built=True)
+
+    def _build(self, what: str, request: bytes) -> Confined:
+        return self._confined(f"builder:{what}", BUILDING, request, also=program_paths(self._compiler.command[0]))
+
+    def _prepared(self) -> dict[str, bytes]:
+        """What is the same in all programs, built once; nothing where that does not work: then each is built whole."""
+        with self._making:
+            if self._made is None:
+                done = self._build("prepare", builder.request(self._compiler, {}, self._given, {}))
+                self._made = {}
+                with contextlib.suppress(ValueError, RecursionError):
+                    if done.ended == ENDED:
+                        self._made = builder.made(done.output)
+            return self._made
 
     def _device(self, files: Mapping[str, bytes]) -> Judgement:
         with self._crowd.among():

@@ -71,9 +71,7 @@ class Runs:
         return history, listener
 
 
-def judge(
-    criterion: Criterion, runs: Runs, files: Mapping[str, bytes], own: Collection[str]
-) -> tuple[Verdict, bytes]:
+def judge(criterion: Criterion, runs: Runs, files: Mapping[str, bytes], own: Collection[str]) -> tuple[Verdict, bytes]:
     """The verdict, and a recording of the run where it is not passed, else nothing; arguments as proof.judge has."""
     ask, image = criterion.ask, runs.image
     assert isinstance(ask, Run)
