@@ -8,7 +8,11 @@ In Linux: KVM's selftest steal_time.c asks a few of these questions of the real 
 """
 
 import ast
+import collections
+import contextlib
+import itertools
 import json
+import os
 import random
 import selectors
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +29,7 @@ RAM = 0x4000
 CLASS = "StealTime"
 DEADLINE_S = 10
 _MAX_LINE = 1 << 20
+_MOST_AHEAD = 16  # sequences of 64 operations: as much as a pipe holds
 _TRIALS = 300  # to make a sequence shorter
 _AREAS = (0x1000, 0x1040, 0x2000, RAM - 64)
 _JUNK = (0, 1, 2, 7, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF)
@@ -86,41 +91,58 @@ class Host:
         self._source, self._sink = source, sink
         self._deadline_s = deadline_s
         self._selector = selectors.DefaultSelector()
+        self._room = selectors.DefaultSelector()
         try:
             self._selector.register(source, selectors.EVENT_READ)
-        except (ValueError, OSError):  # pipes cannot be waited for on Windows
+            self._room.register(sink, selectors.EVENT_WRITE)
+            os.set_blocking(sink.fileno(), False)
+        except (AttributeError, ValueError, OSError):  # pipes cannot be waited for on Windows
             self._deadline_s = 0
         self._buffer = ""
+        self._why = ""
 
-    def ask(self, **asked: Any) -> None:
-        """Send one line."""
-        try:
-            self._sink.write(json.dumps(asked) + "\n")
-            self._sink.flush()
-        except OSError:
-            raise Silent("the device has ended") from None
+    def ask(self, *asked: Mapping[str, Any]) -> None:
+        """Send a line for each."""
+        if self._why:
+            raise Silent(self._why)
+        left = "".join([json.dumps(one) + "\n" for one in asked]).encode("ascii")
+        while left:
+            try:
+                left = left[os.write(self._sink.fileno(), left) :]
+            except BlockingIOError:
+                if not self._room.select(self._deadline_s):
+                    raise self._silent(
+                        f"the device has not answered for {self._deadline_s:g} seconds, nor read"
+                    ) from None
+            except OSError:
+                raise self._silent("the device has ended") from None
 
     def answer(self) -> dict[str, Any]:
         """The next line."""
         while "\n" not in self._buffer:
             if self._deadline_s and not self._selector.select(self._deadline_s):
-                raise Silent(f"the device has not answered for {self._deadline_s:g} seconds")
+                raise self._silent(f"the device has not answered for {self._deadline_s:g} seconds")
             block = self._source.buffer.read1(1 << 16)  # type: ignore[attr-defined]
             if not block:
-                raise Silent("the device has ended: it used too much CPU time or memory, or left")
+                raise self._silent("the device has ended: it used too much CPU time or memory, or left")
             self._buffer += block.decode("ascii", "replace")
             if len(self._buffer) > _MAX_LINE:
-                raise Silent("the device answers without end")
+                raise self._silent("the device answers without end")
         line, _, self._buffer = self._buffer.partition("\n")
         try:
             told = json.loads(line)
         except (ValueError, RecursionError):
-            raise Silent(_UNASKED) from None
+            raise self._silent(_UNASKED) from None
         if type(told) is not dict:
-            raise Silent(_UNASKED)
+            raise self._silent(_UNASKED)
         if "error" in told:
             raise Failed(str(told["error"])[:300], told["line"] if type(told.get("line")) is int else 0)
         return told
+
+    def _silent(self, why: str) -> Silent:
+        """For good: what comes later would be taken for the answer to another question."""
+        self._why = why
+        return Silent(why)
 
 
 class _Side:
@@ -166,11 +188,10 @@ class _Students(_Side):
     """What the device made of a sequence, gone through operation by operation. Memory is kept here once more: what the
     process says of it is not asked."""
 
-    def __init__(self, host: Host, sequence: Sequence[Operation]) -> None:
+    def __init__(self, answer: Mapping[str, Any]) -> None:
         super().__init__()
         self.stored = 0
-        host.ask(do="sequence", ram=RAM, operations=[list(one) for one in sequence])
-        outcomes = host.answer().get("outcomes")
+        outcomes = answer.get("outcomes")
         if type(outcomes) is not list or not all(type(one) is dict for one in outcomes):
             raise Silent(_UNASKED)
         self._outcomes = iter(outcomes)
@@ -234,11 +255,15 @@ def judge(
     stored = [0]
     try:
         host = open_host()
-        for sequence in sequences(ask):
+        for sequence, answer, under_way in _answers(host, ask):
             tell()
-            found = trial(host, ask, sequence, stored)
+            found = _judged(ask, sequence, answer, stored)
             if found is not None:
-                sequence, found = _shortened(host, ask, sequence, found)
+                sequence = sequence[: found.number + 1]
+                with contextlib.suppress(Silent):  # then what was found is told as it was found
+                    for _ in range(under_way):
+                        host.answer()
+                    sequence, found = _shortened(host, ask, sequence, found)
                 return _failure(failed, ask, sequence, found, source, name)
     except Silent as reason:
         return failed._replace(outcome=verdict.LIMIT, why=str(reason)), b""
@@ -260,14 +285,44 @@ class Difference(NamedTuple):
     line: int = 0
 
 
-def trial(host: Host, ask: Device, sequence: Sequence[Operation], stored: list[int] | None = None) -> Difference | None:
-    """Do a sequence to both; the first difference. `stored` counts the device's stores."""
-    ours, theirs = _Reference(ask.profile), _Students(host, sequence)
+def _answers(host: Host, ask: Device) -> Iterator[tuple[list[Operation], Mapping[str, Any], int]]:
+    """Each sequence of a criterion, what the device has made of it, and how many more answers are under way.
+
+    More and more are asked for ahead, so that two processes need not wait for each other at each.
+    """
+    coming = sequences(ask)
+    waiting: collections.deque[list[Operation]] = collections.deque()
+    ahead = 1
+    while True:
+        if len(waiting) <= ahead // 2:
+            more = list(itertools.islice(coming, ahead - len(waiting)))
+            host.ask(*map(_request, more))
+            waiting += more
+            ahead = min(2 * ahead, _MOST_AHEAD)
+        if not waiting:
+            return
+        sequence = waiting.popleft()
+        yield sequence, host.answer(), len(waiting)
+
+
+def _request(sequence: Sequence[Operation]) -> dict[str, Any]:
+    return {"do": "sequence", "ram": RAM, "operations": [list(one) for one in sequence]}
+
+
+def _answer(host: Host, sequence: Sequence[Operation]) -> Mapping[str, Any]:
+    host.ask(_request(sequence))
+    return host.answer()
+
+
+def _judged(
+    ask: Device, sequence: Sequence[Operation], answer: Mapping[str, Any], stored: list[int]
+) -> Difference | None:
+    """Do a sequence to the reference; the first difference. `stored` counts the device's stores."""
+    ours, theirs = _Reference(ask.profile), _Students(answer)
     try:
         return _trial(ours, theirs, ask, sequence)
     finally:
-        if stored is not None:
-            stored[0] += theirs.stored
+        stored[0] += theirs.stored
 
 
 def _trial(ours: _Reference, theirs: _Students, ask: Device, sequence: Sequence[Operation]) -> Difference | None:
@@ -296,7 +351,7 @@ def _trial(ours: _Reference, theirs: _Students, ask: Device, sequence: Sequence[
 
 def replay(host: Host, ask: Device, sequence: Sequence[Operation]) -> Iterator[tuple[Operation, str, str]]:
     """Each operation of a sequence, what the device makes of it, and what the reference does. Raises Silent."""
-    ours, theirs = _Reference(ask.profile), _Students(host, sequence)
+    ours, theirs = _Reference(ask.profile), _Students(_answer(host, sequence))
     for one in sequence:
         expected = ours.do(one)
         try:
@@ -341,14 +396,13 @@ def _operation(draw: random.Random, among: Sequence[str]) -> Operation:
 def _shortened(
     host: Host, ask: Device, sequence: list[Operation], found: Difference
 ) -> tuple[list[Operation], Difference]:
-    """A shorter sequence that fails too."""
-    sequence = sequence[: found.number + 1]
+    """A shorter sequence that fails too, at its end as this one does."""
     trials = 0
     at = 0
     while at < len(sequence) and trials < _TRIALS:
         shorter = sequence[:at] + sequence[at + 1 :]
         trials += 1
-        other = trial(host, ask, shorter) if shorter else None
+        other = _judged(ask, shorter, _answer(host, shorter), [0]) if shorter else None
         if other is None:
             at += 1
         else:
@@ -387,7 +441,7 @@ def read_sequence(content: bytes) -> tuple[Device, list[Operation]]:
 
 def loaded(host: Host, modules: Mapping[str, str]) -> Host:
     """The host with these modules in it, by their names, the device's last. Raises Silent and Failed."""
-    host.ask(do="load", modules=list(modules.items()), **{"class": CLASS})
+    host.ask({"do": "load", "modules": list(modules.items()), "class": CLASS})
     host.answer()
     return host
 

@@ -1,0 +1,80 @@
+"""A device and its judge, two processes with two pipes between them: what one of them may do to the other."""
+
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from emu import data
+from emu.classroom import assignment, device, device_judge, verdict
+from emu.classroom.device import Host
+from emu.classroom.verdict import Judgement
+
+DEVICE = assignment.read(data.assignment_dirs()["steal-device"])
+GIVEN = DEVICE.given_files()
+GOOD = DEVICE.handed_in(DEVICE.folder / "solution")["steal_time.py"]
+
+
+def judged(text: bytes, deadline_s: float = 5) -> Judgement:
+    with device_judge.local_host() as host:
+        host._deadline_s = deadline_s
+        return device_judge.judge(DEVICE.criteria, {"steal_time.py": text}, GIVEN, host)
+
+
+def test_solution_is_right_however_much_is_asked_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = judged(GOOD)
+    assert all(one.outcome == verdict.PASSED for one in found.verdicts)
+    monkeypatch.setattr(device, "_MOST_AHEAD", 1)
+    assert judged(GOOD) == found
+
+
+def test_first_difference_is_the_same_however_much_is_asked_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    variants = [(DEVICE.folder / "wrong" / one.name / "steal_time.py").read_bytes() for one in DEVICE.wrong]
+    found = [judged(text) for text in variants]
+    monkeypatch.setattr(device, "_MOST_AHEAD", 1)
+    assert [judged(text) for text in variants] == found
+
+
+def test_what_was_found_is_told_though_a_later_sequence_hangs() -> None:
+    # Made a few times, it is wrong; made more often, it hangs: the judge has asked for that already.
+    hangs = b"        type(self).made += 1\n        while type(self).made > 3:\n            pass\n"
+    head = b"    def __init__(self, ram_holds):\n"
+    broken = GOOD.replace(head, b"    made = 0\n\n" + head + hangs).replace(b"return self.value\n", b"return 5\n")
+    assert broken.count(b"made > 3") == broken.count(b"return 5") == 1
+    first, *others = judged(broken, 1).verdicts
+    assert first.outcome == verdict.FAILED and "MSR_KVM_STEAL_TIME" in first.why
+    assert {one.why for one in others} == {"the device has not answered for 1 seconds"}
+
+
+@pytest.fixture
+def pipes() -> Iterator[tuple[Host, int, int]]:
+    to_device, from_judge = os.pipe()
+    to_judge, from_device = os.pipe()
+    with os.fdopen(to_judge, "r") as source, os.fdopen(from_judge, "w") as sink:
+        yield Host(source, sink, 0.5), to_device, from_device
+    os.close(to_device)
+    os.close(from_device)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes cannot be waited for there")
+def test_device_that_answers_and_never_reads_does_not_stop_its_judge(pipes: tuple[Host, int, int]) -> None:
+    host, _, from_device = pipes
+
+    def forge() -> None:
+        for _ in range(2000):
+            os.write(from_device, b'{"outcomes": []}\n')
+
+    forger = threading.Thread(target=forge)
+    forger.start()
+
+    def talk() -> None:
+        for _ in range(2000):
+            host.ask({"do": "sequence", "ram": 0, "operations": [["update", 0, 0, 0]] * 10})
+            host.answer()
+
+    with pytest.raises(device.Silent, match="nor read"):
+        talk()
+    forger.join()
+    with pytest.raises(device.Silent, match="nor read"):
+        host.ask({"do": "load"})
