@@ -134,6 +134,9 @@ class Child:
         pids = _family(self._process.pid)
         if len(pids) > _MAX_PROCESSES:
             return MEMORY
+        # What is resident is soon told, and never less than the share that is its own.
+        if sum(map(_resident, pids)) <= self._limits.memory:
+            return None
         return MEMORY if sum(map(_memory, pids)) > self._limits.memory else None
 
 
@@ -185,6 +188,15 @@ def _family(pid: int) -> list[int]:
                 with open(f"/proc/{one}/task/{thread}/children", encoding="ascii") as file:
                     found += [int(word) for word in file.read().split()]
     return found
+
+
+def _resident(pid: int) -> int:
+    """All that is resident of it, what it shares included, in bytes."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * mmap.PAGESIZE
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def _memory(pid: int) -> int:
