@@ -63,6 +63,10 @@ class Layout(NamedTuple):
             flags & _FLAG_CS32 != 0,
         )
 
+    def without_general(self, blob: Any) -> bytes:
+        """The blob without the general registers, RIP and flags, in whatever form the engine has these."""
+        return bytes(blob[: self.registers]) + bytes(blob[self.registers + _HIDDEN_FLAGS :])
+
     def computed_flags(self, blob: Any) -> int | None:
         """The arithmetic flags where the engine has computed them but does not say so (Engine.settle_flags)."""
         form: int = struct.unpack_from("<I", blob, self.registers + _FLAGS_FORM)[0]

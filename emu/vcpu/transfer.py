@@ -8,6 +8,7 @@ from emu.vcpu import vmcb
 from emu.vcpu.engine import Engine
 from emu.vcpu.special_moves import DR6, DR7
 
+_GENERAL = tuple([name.upper() for name in state.GENERAL])
 _IN_ENGINE = (abi.MSR_EFER, abi.MSR_STAR, abi.MSR_KERNEL_GS_BASE)
 
 
@@ -48,7 +49,8 @@ def get(
     engine: Engine, rip: int, msrs: dict[int, int], debug: tuple[int, ...], *, shadow: bool, trap: bool
 ) -> state.CpuState:
     """The state that the engine has just been made to write out (`Engine.capture`), with what the vCPU keeps itself."""
-    block, general, fpu = engine.vmcb, engine.general, engine.fpu
+    block, fpu = engine.vmcb, engine.fpu
+    general, rflags = general_registers(engine)
     every_msr = {
         **msrs,
         abi.MSR_EFER: block.quad(vmcb.EFER) & ~abi.EFER_SVME,
@@ -56,9 +58,9 @@ def get(
         abi.MSR_KERNEL_GS_BASE: block.quad(vmcb.KERNEL_GS_BASE),
     }
     return state.CpuState(
-        general=tuple(general[name.upper()] for name in state.GENERAL),
+        general=general,
         rip=rip,
-        rflags=general["RFLAGS"],
+        rflags=rflags,
         segments=tuple(block.segment(name) for name in state.SEGMENTS),
         gdtr=block.table(vmcb.GDTR),
         idtr=block.table(vmcb.IDTR),
@@ -77,3 +79,9 @@ def get(
         shadow=shadow,
         trap=trap,
     )
+
+
+def general_registers(engine: Engine) -> tuple[tuple[int, ...], int]:
+    """The general registers, in the order of state.GENERAL, and RFLAGS, as they have been read last."""
+    general = engine.general
+    return tuple([general[name] for name in _GENERAL]), general["RFLAGS"]

@@ -61,7 +61,7 @@ class Vcpu:
         self._owed: tuple[state.CpuState, dict[int, int]] | None = None
         # The engine's own form of states it was in lately, which it takes back much faster than they are described.
         self._lately: dict[tuple[state.CpuState, bool], Any] = {}
-        # States by what the engine's blob was in them, with what is kept here.
+        # States by what the engine's blob was in them but for the general registers, with what is kept here.
         self._described: dict[bytes, tuple[Any, state.CpuState]] = {}
         self.load(start)
 
@@ -109,12 +109,15 @@ class Vcpu:
             if not self._stepped and kept == (self._rip, self._trap_after_step, tuple(self.debug), self.msrs):
                 return owed
         engine = self._reside()
-        # All that the engine knows of a guest is in the blob; to describe it takes far longer than to compare it.
-        blob = bytes(engine.read_blob())
-        ours = self._rip, dict(self.msrs), tuple(self.debug), self._stepped, self._trap_after_step
+        # All that the engine knows of a guest is in the blob; to describe it takes far longer than to compare it, and
+        # what changes most is soon read.
+        blob = engine.layout.without_general(engine.read_blob())
+        ours = dict(self.msrs), tuple(self.debug), self._stepped, self._trap_after_step
         known = self._described.get(blob)
         if known is not None and known[0] == ours:
-            found = known[1]
+            engine.general.read()
+            general, rflags = transfer.general_registers(engine)
+            found = known[1]._replace(general=general, rip=self._rip, rflags=rflags)
         else:
             found = self._describe()
             if len(self._described) >= _MOST_LATELY:

@@ -6,6 +6,7 @@ import pytest
 
 from emu import state
 from emu.ram import Ram
+from emu.vcpu.calibration import Layout
 from emu.vcpu.engine import Engine
 from emu.vcpu.vcpu import Vcpu
 from tests.assemble import assemble
@@ -48,6 +49,16 @@ def test_state_that_is_known_again_is_what_a_closer_look_finds(seed: int) -> Non
             assert vcpu.state() == was == vcpu._describe()
             vcpu.load(found)
             assert vcpu.state() == found
+
+
+def test_look_that_is_not_close_enough_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(layout: Layout, blob: bytes) -> bytes:
+        return bytes(blob[: layout.registers]) + bytes(blob[layout.registers + 208 :])  # without the shadow, ES and CS
+
+    monkeypatch.setattr(Layout, "without_general", wrong)
+    with pytest.raises(AssertionError):
+        for seed in range(10):
+            test_state_that_is_known_again_is_what_a_closer_look_finds(seed)
 
 
 @pytest.mark.parametrize("seed", range(10))
