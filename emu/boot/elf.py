@@ -58,6 +58,7 @@ class Segment(NamedTuple):
     memsz: int
     writable: bool
     executable: bool
+    linked: int
 
 
 def elf_image(source: bytes, where: str) -> Image:
@@ -90,7 +91,7 @@ def elf_image(source: bytes, where: str) -> Image:
     if any(one.type == PT_INTERP for one in headers):
         raise HostError("this program needs a dynamic linker", where, "link it with -static")
     segments = [
-        Segment(one.offset, one.filesz, one.paddr, one.memsz, bool(one.flags & PF_W), bool(one.flags & PF_X))
+        Segment(one.offset, one.filesz, one.paddr, one.memsz, bool(one.flags & PF_W), bool(one.flags & PF_X), one.vaddr)
         for one in headers
         if one.type == PT_LOAD and (one.memsz or one.filesz)
     ]
@@ -100,7 +101,15 @@ def elf_image(source: bytes, where: str) -> Image:
     start = header.entry
     if not any(part.executable and part.gpa <= start < part.gpa + part.memsz for part in segments):
         raise HostError(f"the entry point {start:#x} is not in an executable segment", where, "check the linker script")
-    pieces = tuple(Piece(part.gpa, source[part.offset : part.offset + part.filesz], part.memsz) for part in segments)
+    pieces = tuple(
+        Piece(
+            part.gpa,
+            source[part.offset : part.offset + part.filesz],
+            part.memsz,
+            None if part.linked == part.gpa else part.linked,
+        )
+        for part in segments
+    )
     return Image(Entry(mode, start), pieces, _rights(segments), source, where)
 
 

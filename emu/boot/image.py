@@ -12,11 +12,18 @@ from emu.ram import Ram
 
 
 class Piece(NamedTuple):
-    """`data` at `gpa`, followed by zeroes up to `size` bytes."""
+    """`data` at `gpa`, followed by zeroes up to `size` bytes. `linked` is the linear address that it was linked for,
+    where the program is to put it there by page tables of its own; None where that is `gpa`."""
 
     gpa: int
     data: bytes
     size: int
+    linked: int | None = None
+
+    @property
+    def linear(self) -> int:
+        """Where the program expects it."""
+        return self.gpa if self.linked is None else self.linked
 
 
 class Image(NamedTuple):
@@ -37,6 +44,23 @@ class Image(NamedTuple):
         import hashlib
 
         return hashlib.sha256(self.source).hexdigest()
+
+    def content(self, linear: int, size: int) -> bytes:
+        """The program's own bytes where it expects them at this address; fewer where it has fewer there."""
+        for piece in self.pieces:
+            if piece.linear <= linear < piece.linear + len(piece.data):
+                return piece.data[linear - piece.linear :][:size]
+        return b""
+
+    def gpa_of(self, linear: int) -> int:
+        """Where the memory is that the program expects at this address; the same where it expects none."""
+        found = next((one for one in self.pieces if one.linear <= linear < one.linear + one.size), None)
+        return linear if found is None else linear - found.linear + found.gpa
+
+    def linear_of(self, gpa: int) -> int:
+        """Where the program expects the memory that is there; the same where that is none of its own."""
+        found = next((one for one in self.pieces if one.gpa <= gpa < one.gpa + one.size), None)
+        return gpa if found is None else gpa - found.gpa + found.linear
 
 
 def place(image: Image, ram: Ram, vcpus: int) -> None:

@@ -90,6 +90,7 @@ class Scene:
     def is_code(self, address: int) -> bool:
         """Whether the program has code there."""
         image = self.machine.image
+        address = image.gpa_of(address)
         if image.entry.mode == LONG:
             return any(one.executable and one.gpa <= address < one.gpa + one.size for one in image.rights)
         return any(one.gpa <= address < one.gpa + one.size for one in image.pieces)

@@ -67,7 +67,7 @@ def take(history: History, heard: list[Event] | None = None) -> Step:
     ranges = _areas(machine)
 
     def accessed(access: Access) -> None:
-        accesses.append((access, machine.ram.load(access.linear, access.size)))
+        accesses.append((access, machine.ram.load(access.gpa, access.size)))
 
     watch = Watch(machine.engine, reads=ranges, writes=ranges, accessed=accessed) if ranges else None
     try:
@@ -122,7 +122,7 @@ def _area(machine: Machine, access: Access, found: int) -> str:
     """An access of the guest to an area, in words."""
     for package in machine.packages:
         steal = package.steal
-        offset = access.linear - steal.area_gpa if steal is not None and steal.enabled else -1
+        offset = access.gpa - steal.area_gpa if steal is not None and steal.enabled else -1
         if 0 <= offset < abi.KVM_STEAL_TIME_SIZE:
             name = _FIELDS.get(offset, f"byte {offset}")
             value = access.value if access.write else found

@@ -144,7 +144,7 @@ def _touches(history: History, first: int, last: int, own: Callable[[str], bool]
     heard: list[tuple[Access, int]] = []
 
     def accessed(access: Access) -> None:
-        heard.append((access, access.value if access.write else machine.ram.load(access.linear, access.size)))
+        heard.append((access, access.value if access.write else machine.ram.load(access.gpa, access.size)))
 
     ranges = watched(machine)
     watch = Watch(machine.engine, reads=ranges, writes=ranges, accessed=accessed) if ranges else None
@@ -154,9 +154,9 @@ def _touches(history: History, first: int, last: int, own: Callable[[str], bool]
             heard.clear()
             history.step()
             found += [
-                _Touch(access.linear - area, access.size, access.write, value, place if own(place) else "")
+                _Touch(access.gpa - area, access.size, access.write, value, place if own(place) else "")
                 for access, value in heard
-                if area is not None and 0 <= access.linear - area < abi.KVM_STEAL_TIME_SIZE
+                if area is not None and 0 <= access.gpa - area < abi.KVM_STEAL_TIME_SIZE
             ]
     finally:
         if watch is not None:

@@ -113,8 +113,7 @@ def read_of(image: Image, text: str) -> Read:
 
         remedy = did_you_mean(place, symbols.names())
         raise HostError(f"there is no function {place!r} in the program", "--read", remedy)
-    piece = next(one for one in image.pieces if one.gpa <= start < one.gpa + len(one.data))
-    code = piece.data[start - piece.gpa : start - piece.gpa + symbol.size]
+    code = image.content(start, symbol.size)
     bits = 64 if image.entry.mode == "long" else 32
     ends = [one.address for one in disassemble(code, start, bits, symbol.size) if "ret" in one.text.split()]
     if not ends:

@@ -79,9 +79,9 @@ class Moves:
         if side is None or access is None:
             return
         (gpa,) = sides.areas(here.state[2])
-        if gpa is None or not 0 <= access.linear - gpa <= abi.KVM_STEAL_TIME_SIZE - access.size:
+        if gpa is None or not 0 <= access.gpa - gpa <= abi.KVM_STEAL_TIME_SIZE - access.size:
             return
-        read = access.linear - gpa, access.size
+        read = access.gpa - gpa, access.size
         if len(self._moves) >= _MOST:
             self._reads.clear()
             self._moves.clear()

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from emu import abi, result, trace
 from emu.faults import HostError
 from emu.machine import Machine
+from emu.package import Package
 from emu.trace import Event
 
 CURRENT, FORWARD, OWN_AREA, ZEROED, CLOCK = "current", "forward", "own-area", "zeroed", "clock"
@@ -105,7 +106,7 @@ class Monitor:
             self._stored(machine, event)
         elif type(event) is trace.Mark:
             if event.mark == "begin":
-                self.begins(machine, event.vcpu, event.value)
+                self.begins(machine, event.vcpu, area_named(machine.packages[event.vcpu], event.value))
             else:
                 self.ends(machine, event.vcpu, event.value)
         elif type(event) is trace.MsrWrite and event.msr == abi.MSR_KVM_STEAL_TIME and event.accepted:
@@ -145,11 +146,11 @@ class Monitor:
             self._judge(FORWARD, value >= watched.last, why)
         self._remember(vcpu, reading=None, last=value, reads=min(watched.reads + 1, self._most_reads))
 
-    def guest_wrote(self, machine: Machine, vcpu: int, linear: int, size: int) -> None:
+    def guest_wrote(self, machine: Machine, vcpu: int, gpa: int, size: int) -> None:
         """A guest stores into the area of this vCPU, which is registered."""
         steal = machine.packages[vcpu].steal
         assert steal is not None
-        offset = linear - steal.area_gpa
+        offset = gpa - steal.area_gpa
         why = f"the guest stores {size} bytes at offset {max(offset, 0)} of the area that it has registered"
         self._judge(UNWRITTEN, not (offset < _PROTECTED and offset + size > 0), why)
 
@@ -224,6 +225,15 @@ class Monitor:
     def _remember(self, vcpu: int, **changes: Any) -> None:
         watched = self.state[vcpu]._replace(**changes)
         self.state = (*self.state[:vcpu], watched, *self.state[vcpu + 1 :])
+
+
+def area_named(package: Package, address: int) -> int:
+    """The area that a guest means by this linear address: by what page tables it has, if it has any of its own."""
+    steal = package.steal
+    if steal is not None and steal.enabled and steal.area_gpa == address:
+        return address
+    found = package.vcpu.translate(address)
+    return address if found is None else found
 
 
 def _not_current(machine: Machine, reading: Reading, value: int) -> str:

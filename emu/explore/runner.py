@@ -20,7 +20,6 @@ from emu.explore import sides
 from emu.explore.instance import JUMP_NS, Instance
 from emu.explore.properties import Moment, Monitor, Watched
 from emu.explore.sides import Snapshot
-from emu.faults import HostError
 from emu.history import edits
 from emu.history.edits import Change, HostStore, HostUpdate, Preempt, TakeAway
 from emu.history.memory import Memory
@@ -230,7 +229,7 @@ class Runner:
         `here` is the snapshot of this state, where there is one.
         """
         self._begin()
-        self._watch_areas(here)
+        self._watch_areas()
         point = self._next_point(self.machine.position, here)
         self._run_to(self.ahead.to if point is None else point)
         self._moved()
@@ -326,13 +325,13 @@ class Runner:
             for package in machine.packages:
                 steal = package.steal
                 if steal is not None and steal.enabled:
-                    offset = access.linear - steal.area_gpa
+                    offset = access.gpa - steal.area_gpa
                     if -access.size < offset < abi.KVM_STEAL_TIME_SIZE:
-                        self.monitor.guest_wrote(machine, package.number, access.linear, access.size)
+                        self.monitor.guest_wrote(machine, package.number, access.gpa, access.size)
 
-    def _watch_areas(self, here: Snapshot | None = None) -> None:
-        """Hooks on what is shared now; `here` is the snapshot of this state, where there is one."""
-        ranges = watched(self.machine, None if here is None else here.state)
+    def _watch_areas(self) -> None:
+        """Hooks on what is shared now."""
+        ranges = watched(self.machine)
         if ranges != self._watched_ranges:
             if self._watch is not None:
                 self._watch.close()
@@ -391,20 +390,11 @@ def _looks_at_time(event: Event) -> bool:
     return isinstance(event, trace.Mmio) and event.gpa % abi.PAGE_SIZE in _OF_TIME_IN_WINDOW
 
 
-def watched(machine: Machine, state: State | None = None) -> tuple[tuple[int, int], ...]:
+def watched(machine: Machine) -> tuple[tuple[int, int], ...]:
     """The memory that more than one may touch: the areas that are registered, or, with several vCPUs, all that can be
-    written and is nobody's stack. Ranges of linear addresses, first and last.
-
-    `state` is the machine's, where it is known. Raises HostError where a guest has page tables of its own.
-    """
+    written and is nobody's stack. Ranges of guest-physical addresses, first and last."""
     ranges = []
-    for number, package in enumerate(machine.packages):
-        paging = package.vcpu.paging() if state is None else state[1][number][0]
-        if paging.cr0 & abi.CR0_PG and paging.cr3 != abi.PAGE_TABLES_GPA:
-            raise HostError(
-                "this guest has page tables of its own, and may reach an area by any address",
-                remedy="exploring is for guests that keep the page tables they were given",
-            )
+    for package in machine.packages:
         steal = package.steal
         if steal is not None and steal.enabled:
             gpa = steal.area_gpa

@@ -6,6 +6,7 @@ It is made by going through the schedule once more, so that each line tells what
 from collections.abc import Callable
 
 from emu import abi, trace
+from emu.boot.image import Image
 from emu.code.disassembly import LONGEST, disassemble
 from emu.code.places import places
 from emu.code.symbols import Symbols
@@ -88,7 +89,7 @@ def _guest(history: History, following: int) -> list[tuple[str, str, str]]:
     accesses: list[tuple[Access, int]] = []
 
     def accessed(access: Access) -> None:
-        accesses.append((access, machine.ram.load(access.linear, access.size)))
+        accesses.append((access, machine.ram.load(access.gpa, access.size)))
 
     ranges = watched(machine)
     watch = Watch(machine.engine, reads=ranges, writes=ranges, accessed=accessed) if ranges else None
@@ -102,7 +103,7 @@ def _guest(history: History, following: int) -> list[tuple[str, str, str]]:
             watch.close()
     events = [event for _, event in history.between(begun + 1, following, of_edits=False)]
     symbols = Symbols.of(machine.image.source)
-    found = [_access(one, value, steal, symbols) for one, value in accesses]
+    found = [_access(one, value, steal, machine.image, symbols) for one, value in accesses]
     found += [words for event in events if (words := _event(event))]
     stores = [line for event in events for line in _stores(event)]
     return [(who, where, "; ".join(found)), *stores] if found else stores
@@ -130,12 +131,12 @@ def _stores(event: Event) -> list[tuple[str, str, str]]:
     return [("host", "stores", _STORES[event.step].format(value=event.value))]
 
 
-def _access(access: Access, found: int, gpa: int | None, symbols: Symbols) -> str:
+def _access(access: Access, found: int, gpa: int | None, image: Image, symbols: Symbols) -> str:
     value = access.value if access.write else found
-    if gpa is None or not 0 <= access.linear - gpa < abi.KVM_STEAL_TIME_SIZE:
-        name = symbols.name(access.linear) or f"{access.linear:#x}"
+    if gpa is None or not 0 <= access.gpa - gpa < abi.KVM_STEAL_TIME_SIZE:
+        name = symbols.name(image.linear_of(access.gpa)) or f"{access.gpa:#x}"
         return f"{'writes' if access.write else 'reads'} {name} = {value}"
-    return f"{'writes' if access.write else 'reads'} {_field(access.linear - gpa, access.size, value)}"
+    return f"{'writes' if access.write else 'reads'} {_field(access.gpa - gpa, access.size, value)}"
 
 
 def _field(offset: int, size: int, value: int) -> str:

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from emu.boot.image import Image
+from emu.boot.image import Image, Piece
 from emu.code.lines import line_addresses
 
 _BLOCK = struct.Struct("<IHH")
@@ -59,15 +59,23 @@ def as_lcov(found: Covered) -> str:
 
 
 def as_drcov(image: Image, name: str, blocks: Collection[tuple[int, int]]) -> bytes:
-    """For Lighthouse, Cutter and the like: one module, which is the program."""
-    base = min((piece.gpa for piece in image.pieces), default=0)
-    end = max((piece.gpa + piece.size for piece in image.pieces), default=0)
-    inside = [(first, size) for first, size in sorted(blocks) if base <= first < end]
-    head = "DRCOV VERSION: 2\nDRCOV FLAVOR: emu\nModule Table: version 2, count 1\n"
+    """For Lighthouse, Cutter and the like: one module, which is the program; or one for each distance between where its
+    parts are and where it expects them, for the offsets of blocks have 32 bits."""
+    parts: dict[int, list[Piece]] = {}
+    for piece in image.pieces:
+        parts.setdefault(piece.linear - piece.gpa, []).append(piece)
+    modules = [(min(one.linear for one in some), max(one.linear + one.size for one in some)) for some in parts.values()]
+    inside = [
+        _BLOCK.pack(first - base, size, number)
+        for first, size in sorted(blocks)
+        for number, (base, end) in enumerate(modules)
+        if base <= first < end
+    ]
+    head = f"DRCOV VERSION: 2\nDRCOV FLAVOR: emu\nModule Table: version 2, count {len(modules)}\n"
     head += "Columns: id, base, end, entry, checksum, timestamp, path\n"
-    head += f"0, {base:#x}, {end:#x}, {image.entry.rip:#x}, 0x0, 0x0, {name}\n"
-    head += f"BB Table: {len(inside)} bbs\n"
-    return head.encode("utf-8") + b"".join(_BLOCK.pack(first - base, size, 0) for first, size in inside)
+    for number, (base, end) in enumerate(modules):
+        head += f"{number}, {base:#x}, {end:#x}, {image.entry.rip:#x}, 0x0, 0x0, {name}\n"
+    return f"{head}BB Table: {len(inside)} bbs\n".encode() + b"".join(inside)
 
 
 def as_page(found: Covered, title: str, text_of: Callable[[str], str | None]) -> str:

@@ -10,6 +10,7 @@ In Linux: nothing like it.
 from typing import NamedTuple
 
 from emu import abi, result, trace
+from emu.explore.properties import area_named
 from emu.fuzz.events import change_of
 from emu.fuzz.outcome import Execution, Read
 from emu.fuzz.plan import Event, Plan, Store
@@ -54,6 +55,7 @@ class Exact:
         self._state, self._pages = machine.state(), self._memory.keep()
         self._owned = owned(machine)
         self._covered: Bare | None = None
+        self.alias: int | None = None  # an address by which the guest called its area, if not by the host's
         self._declared = target.declared
         whole = self._declared is not None and len(self._declared.names) == 1 and machine.packages[0].vcpu.wide
         self._mask = (1 << 64 if whole else 1 << 32) - 1
@@ -175,20 +177,20 @@ class Exact:
 
     def _accessed(self, access: Access) -> None:
         machine, area = self._machine, self._area
-        inside = area is not None and -access.size < access.linear - area < abi.KVM_STEAL_TIME_SIZE
+        inside = area is not None and -access.size < access.gpa - area < abi.KVM_STEAL_TIME_SIZE
         here = machine.arriving() - 1
         if inside:
             assert area is not None
             self._points.append(here)
             self._count(here)
-            offset = access.linear - area
+            offset = access.gpa - area
             if access.write and offset < 16 and self._wrote is None:
                 self._wrote = max(offset, 0), access.size
                 self._broke_at = self._broke_at or here
         elif access.write and self._wild is None:
-            end = access.linear + access.size
-            if not any(first <= access.linear and end <= last for first, last in self._owned):
-                self._wild = access.linear
+            end = access.gpa + access.size
+            if not any(first <= access.gpa and end <= last for first, last in self._owned):
+                self._wild = access.gpa
                 self._broke_at = self._broke_at or here
 
     def _heard(self, event: trace.Event) -> None:
@@ -212,7 +214,10 @@ class Exact:
     def _marked(self, event: trace.Mark) -> None:
         self._points.append(self._machine.arriving() - 1)
         if event.mark == "begin":
-            self._begins(event.value)
+            area = area_named(self._machine.packages[0], event.value)
+            if area != event.value:
+                self.alias = event.value
+            self._begins(area)
         else:
             self._ends(event.value)
 

@@ -14,7 +14,7 @@ from emu.fuzz.exact import Exact, Told
 from emu.fuzz.outcome import Execution, Failure, Own, Read, failure
 from emu.fuzz.plan import Plan, plan
 from emu.fuzz.records import ELSEWHERE, HOSTILE, INTERRUPT, KINDS, Input, decode, has_events
-from emu.fuzz.target import Target, beginning, bounded, owned
+from emu.fuzz.target import Target, beginning, bounded, own_tables, owned
 from emu.machine import Machine
 from emu.vcpu.bare import BUDGET, EXIT, HALT, OTHER, Bare
 from emu.vcpu.bare import MAP_SIZE as MAP_SIZE
@@ -41,8 +41,12 @@ class Harness:
         self._machine.run_to(self.beginning.position)
         vcpu = self._machine.packages[0].vcpu
         area = self.beginning.area
+        self.exact = Exact(target, self.beginning)
         self._bare: Bare | None = None
         if self._machine.reason is None:
+            tables = own_tables(self._machine)
+            if tables:  # then it may call its area by another address than the host does
+                self.exact.run(plan(decode(b"", target.host)))
             self._bare = Bare(
                 self._machine.engine,
                 vcpu.rip,
@@ -52,8 +56,9 @@ class Harness:
                 current=None,
                 wide=vcpu.wide,
                 owned=owned(self._machine),
+                tables=tables,
+                alias=self.exact.alias,
             )
-        self.exact = Exact(target, self.beginning)
         self._at_once = target.events & {INTERRUPT, ELSEWHERE}
         if self._bare is not None:
             self.exact.cover(self._bare)

@@ -24,7 +24,7 @@ def seed(recording: Recording, where: str, host: str) -> bytes:
     def accessed(access: Access) -> None:
         steal = machine.packages[0].steal
         if steal is not None and steal.enabled:
-            offset = access.linear - steal.area_gpa
+            offset = access.gpa - steal.area_gpa
             if -access.size < offset < abi.KVM_STEAL_TIME_SIZE and (not touched or touched[-1] != machine.arriving()):
                 touched.append(machine.arriving())
 

@@ -17,6 +17,7 @@ from emu.machine import Machine
 from emu.result import LIMITS
 from emu.scenario import Config, did_you_mean
 from emu.trace import Event
+from emu.vcpu.paging import table_pages
 
 _NEVER_PS = 10**18  # no quantum ends by itself
 _PROLOGUE_INSNS = 2_000_000
@@ -166,3 +167,9 @@ def owned(machine: Machine) -> list[tuple[int, int]]:
             first = rights.gpa + rights.size
     found.append((first, machine.ram.size))
     return [one for one in found if one[0] < one[1]]
+
+
+def own_tables(machine: Machine) -> list[int]:
+    """The numbers of the pages in which the guest has page tables of its own; none where it uses those it was given."""
+    paging = machine.packages[0].vcpu.paging()
+    return [] if paging.cr3 == abi.PAGE_TABLES_GPA else table_pages(machine.ram, paging)

@@ -49,41 +49,44 @@ class At(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """`size` bytes at a linear address have changed, by a guest's store or by the host's; `wanted` judges the new ones.
+    """`size` bytes at a linear address, or a `physical` one, have changed, by a guest's store or by the host's;
+    `wanted` judges the new ones.
 
-    A store by another linear address that leads to the same memory is not noticed, if a guest made it.
+    Which memory a linear address means is looked up once, by the vCPU whose turn it is, when watching begins; whoever
+    stores there is noticed, by whatever address.
     """
 
     address: int
     size: int
     wanted: Callable[[int], bool] = lambda value: True
+    physical: bool = False
 
     @contextlib.contextmanager
     def watching(self, machine: Machine, hit: Hit) -> Iterator[EventSink | None]:
-        gpa = self._gpa(machine)
-        last = machine.ram.load(gpa, self.size)
+        places = self._places(machine)
+        last = _content(machine, places)
 
-        def became(value: int) -> None:
+        def became(content: bytes) -> None:
             nonlocal last
-            if value != last:
-                last = value
-                if self.wanted(value):
+            if content != last:
+                last = content
+                if self.wanted(int.from_bytes(content, "little")):
                     hit(machine.arriving())
 
         def accessed(access: Access) -> None:
-            at = access.linear - self.address
-            data = access.value.to_bytes(access.size, "little")
-            now = bytearray(last.to_bytes(self.size, "little"))
-            first, end = max(at, 0), min(at + access.size, self.size)
-            if first < end:
-                now[first:end] = data[first - at : end - at]
-                became(int.from_bytes(now, "little"))
+            data, now, done = access.value.to_bytes(access.size, "little"), bytearray(last), 0
+            for gpa, size in places:
+                first, end = max(access.gpa, gpa), min(access.gpa + access.size, gpa + size)
+                if first < end:
+                    now[done + first - gpa : done + end - gpa] = data[first - access.gpa : end - access.gpa]
+                done += size
+            became(bytes(now))
 
-        def stored(at: int, size: int) -> None:
-            if at < gpa + self.size and gpa < at + size:
-                became(machine.ram.load(gpa, self.size))
+        def stored(at: int, length: int) -> None:
+            if any(at < gpa + size and gpa < at + length for gpa, size in places):
+                became(_content(machine, places))
 
-        watch = Watch(machine.engine, writes=[(self.address, self.address + self.size - 1)], accessed=accessed)
+        watch = Watch(machine.engine, writes=_ranges(places), accessed=accessed)
         machine.ram.on_write(stored)
         try:
             yield None
@@ -93,29 +96,55 @@ class Changes(NamedTuple):
 
     def value(self, machine: Machine) -> int:
         """What is there now."""
-        return machine.ram.load(self._gpa(machine), self.size)
+        return int.from_bytes(_content(machine, self._places(machine)), "little")
 
-    def _gpa(self, machine: Machine) -> int:
-        package = machine.acting or machine.packages[0]
-        gpa = package.vcpu.translate(self.address)
-        if gpa is None or not machine.ram.holds(gpa, self.size):
+    def _places(self, machine: Machine) -> list[tuple[int, int]]:
+        found = [(self.address, self.size)] if self.physical else _mapped(machine, self.address, self.size)
+        if not found or not all(machine.ram.holds(*one) for one in found):
             raise HostError(f"there is no memory at {self.address:#x} to watch", remedy="name one that is mapped")
-        return gpa
+        return found
 
 
 class Touches(NamedTuple):
-    """A guest's load from one of these ranges (linear address, size) comes next."""
+    """A guest's load from one of these ranges (address, size) comes next; addresses as for Changes."""
 
     ranges: tuple[tuple[int, int], ...]
+    physical: bool = False
 
     @contextlib.contextmanager
     def watching(self, machine: Machine, hit: Hit) -> Iterator[EventSink | None]:
-        reads = [(first, first + size - 1) for first, size in self.ranges]
-        watch = Watch(machine.engine, reads=reads, accessed=lambda access: hit(machine.arriving() - 1))
+        places = list(self.ranges)
+        if not self.physical:
+            places = [place for one in self.ranges for place in _mapped(machine, *one)]
+        watch = Watch(machine.engine, reads=_ranges(places), accessed=lambda access: hit(machine.arriving() - 1))
         try:
             yield None
         finally:
             watch.close()
+
+
+def _mapped(machine: Machine, address: int, size: int) -> list[tuple[int, int]]:
+    """Where these bytes are in memory, page by page: (guest-physical address, size); nothing where one page is not
+    mapped now."""
+    vcpu = (machine.acting or machine.packages[0]).vcpu
+    found = []
+    end = address + size
+    while address < end:
+        length = min(end, (address | abi.PAGE_SIZE - 1) + 1) - address
+        gpa = vcpu.translate(address)
+        if gpa is None:
+            return []
+        found.append((gpa, length))
+        address += length
+    return found
+
+
+def _ranges(places: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    return [(gpa, gpa + size - 1) for gpa, size in places]
+
+
+def _content(machine: Machine, places: list[tuple[int, int]]) -> bytes:
+    return b"".join([machine.ram.read(*one) for one in places])
 
 
 class AnyOf(NamedTuple):
@@ -153,7 +182,8 @@ def version_parity(machine: Machine, odd: bool, vcpu: int = 0) -> Changes:
     steal: StealTime | None = machine.packages[vcpu].steal
     if steal is None or not steal.enabled:
         raise HostError(f"vCPU {vcpu} has no steal-time area yet", remedy="run to where it registers one")
-    return Changes(steal.area_gpa + abi.KVM_STEAL_TIME_VERSION, 4, lambda value: value % 2 == odd)
+    place = steal.area_gpa + abi.KVM_STEAL_TIME_VERSION
+    return Changes(place, 4, lambda value: value % 2 == odd, physical=True)
 
 
 class Happens(NamedTuple):

@@ -23,10 +23,11 @@ _memcmp.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t
 class Memory:
     """The content of `ram` now is the first; `keep` and `restore` name moments by their Pages.
 
-    `written` gives the pages that were stored to since it was asked last, all but page tables that emu has laid out.
+    `written` gives the pages that were stored to since it was asked last, all but page tables that emu has laid out; or
+    None where that is not known.
     """
 
-    def __init__(self, ram: Ram, written: Callable[[], Iterable[int]] | None = None) -> None:
+    def __init__(self, ram: Ram, written: Callable[[], Iterable[int] | None] | None = None) -> None:
         self._ram = ram
         self._written = written
         self._copy = anonymous(ram.size)  # what RAM held when it was looked at last
@@ -86,12 +87,13 @@ class Memory:
                 self._note(page, content)
 
     def _look(self) -> None:
-        if self._written is None:
+        written = None if self._written is None else self._written()
+        if written is None:
             self._compare(0, self._ram.size)
             return
         # Even in these tables the processor marks entries that it goes by.
         self._compare(abi.PAGE_TABLES_GPA, abi.PAGE_TABLES_END_GPA)
-        for page in self._written():
+        for page in written:
             self._note_changed(page * abi.PAGE_SIZE, (page + 1) * abi.PAGE_SIZE)
 
     def _compare(self, first: int, last: int) -> None:

@@ -26,6 +26,7 @@ from emu.vcpu.registers import uclib
 MAP_SIZE = 1 << 13  # counters of edges; a guest of a few hundred blocks leaves most of them free
 _MAX_PLAYS = 8192
 _MOST_OWNED = 16
+_FLUSH = unicorn_const.UC_CTL_TLB_FLUSH | unicorn_const.UC_CTL_IO_WRITE << 30  # as UC_CTL_WRITE encodes it, no argument
 HALT, EXIT, BUDGET, OTHER = "halt", "exit", "budget", "other"
 
 
@@ -33,9 +34,9 @@ class Bare:
     """`engine` holds a guest at `rip`, from where each `execute` begins, for at most `insns` instructions.
 
     `area` is the guest's, of `area_size` bytes (0: none is registered), `current` the value that is published in it.
-    `owned` are ranges (first, end) of linear addresses to which the guest may store. Without `covers` no edges are
-    counted. The engine is this object's from now on. Addresses are linear and must be guest-physical at once, as with
-    the page tables that a guest is given.
+    `owned` are ranges (first, end) of memory to which the guest may store. Without `covers` no edges are counted.
+    `tables` are the pages of page tables of the guest's own, `alias` an address by which it calls its area. The engine
+    is this object's from now on.
     """
 
     def __init__(
@@ -50,6 +51,8 @@ class Bare:
         wide: bool,
         owned: Sequence[tuple[int, int]],
         covers: bool = True,
+        tables: Sequence[int] = (),
+        alias: int | None = None,
     ) -> None:
         if len(owned) > _MOST_OWNED:
             raise ValueError(f"at most {_MOST_OWNED} ranges can be watched")
@@ -68,7 +71,7 @@ class Bare:
         run.context = self._context.context.value
         for name, function in (
             *(("start", "uc_emu_start"), ("stop", "uc_emu_stop")),
-            *(("restore", "uc_context_restore"), ("get", "uc_reg_read")),
+            *(("restore", "uc_context_restore"), ("get", "uc_reg_read"), ("control", "uc_ctl")),
         ):
             setattr(run, name, ctypes.cast(getattr(uclib, function), ctypes.c_void_p).value)
         run.counter = ctypes.addressof(engine.counter_place)
@@ -76,7 +79,10 @@ class Bare:
         run.ram, run.clean = _address(ram.bytes), _address(self._clean)
         run.ram_size = ram.size
         run.dirty_map, run.dirty, run.dirty_max = _place(self._dirty_map), _place(self._dirty), pages
+        self._tables = (ctypes.c_uint32 * len(tables))(*tables)
+        run.tables, run.table_count, run.flush = _place(self._tables), len(tables), _FLUSH
         run.area, run.area_size, run.plays = area, area_size, _place(self._plays)
+        run.alias = area if alias is None else alias
         run.begin_has_current, run.begin_current = current is not None, current or 0
         run.wide = wide
         run.port_console, run.port_uart = abi.PORT_CONSOLE, abi.PORT_UART
@@ -226,7 +232,7 @@ class Bare:
         The page tables that a guest is given are left out: the engine marks an entry when it first goes by it.
         """
         ram, clean = memoryview(self._engine.ram.bytes), memoryview(self._clean)
-        known = {*self.changed_pages()}
+        known = {*self.changed_pages(), *self._tables}
         if self.run.area_size:
             known |= {self.run.area >> 12, self.run.area + self.run.area_size - 1 >> 12}
         known |= {*range(abi.PAGE_TABLES_GPA // abi.PAGE_SIZE, abi.PAGE_TABLES_END_GPA // abi.PAGE_SIZE)}

@@ -110,6 +110,7 @@ class Engine:
 
         self.general = Batch(self.handle, (*GENERAL, "RIP", "RFLAGS"))
         self._entry_general = Batch(self.handle, tuple(name for name in GENERAL if name != "RSP"))
+        self.own_tables = False  # whether a guest has ever had page tables of its own
         self.control = Batch(self.handle, ("CR0", "CR2", "CR3", "CR4"))
         self._tables = Batch(self.handle, ("GDTR", "IDTR"))
         self.fpu = Batch(self.handle, _FPU)
@@ -634,9 +635,15 @@ class Engine:
         finally:
             self.vmcb.set_quad(vmcb.MSRPM_BASE, WINDOW + MSRPM)
 
+    def note_tables(self, cr3: int) -> None:
+        """A guest has these page tables from now on."""
+        self.own_tables = self.own_tables or cr3 != abi.PAGE_TABLES_GPA
+
     def set_control(self, name: str, value: int) -> None:
         """Set CR0, CR3 or CR4 for the guest in the engine, as its own MOV would; LMA follows CR0.PG."""
         self.uc.reg_write(getattr(x86_const, f"UC_X86_REG_{name}"), value)
+        if name == "CR3":
+            self.note_tables(value)
         if name != "CR0":  # there the engine flushes where a bit that matters has changed
             self.flush_tlb()
 

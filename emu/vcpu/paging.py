@@ -77,6 +77,27 @@ def _walk_two_level(ram: Ram, paging: Paging, linear: int) -> int | None:
     return entry & 0xFFFFF000 | linear & 0xFFF
 
 
+def table_pages(ram: Ram, paging: Paging) -> list[int]:
+    """The numbers of the pages of RAM in which the tables lie that addresses are translated by; none without paging."""
+    if not paging.cr0 & abi.CR0_PG:
+        return []
+    long, wide = paging.long, bool(paging.cr4 & abi.CR4_PAE)
+    levels, size = (4, 8) if long else (3, 8) if wide else (2, 4)
+    root = paging.cr3 & (_FRAME if long else 0xFFFFFFE0 if wide else 0xFFFFF000)
+    count = 4 if wide and not long else abi.PAGE_SIZE // size
+    todo, seen = [(root, levels, count)], set()
+    while todo:
+        table, level, count = todo.pop()
+        if (table, level) in seen or not ram.holds(table, count * size):
+            continue
+        seen.add((table, level))
+        for at in range(table, table + count * size, size) if level > 1 else ():
+            entry = int.from_bytes(ram.bytes[at : at + size], "little")
+            if entry & abi.PTE_PRESENT and not (entry & abi.PTE_LARGE and level < 4):
+                todo.append((entry & (_FRAME if wide or long else 0xFFFFF000), level - 1, abi.PAGE_SIZE // size))
+    return sorted({table // abi.PAGE_SIZE for table, _ in seen})
+
+
 def read_linear(ram: Ram, paging: Paging, linear: int, size: int) -> bytes:
     """Up to `size` bytes from `linear`; shorter where a page is missing or not RAM."""
     found = b""

@@ -28,6 +28,8 @@ def put(engine: Engine, new: state.CpuState) -> None:
     block.set_table(vmcb.IDTR, new.idtr)
     for offset, value in ((vmcb.CR0, new.cr0), (vmcb.CR2, new.cr2), (vmcb.CR3, new.cr3), (vmcb.CR4, new.cr4)):
         block.set_quad(offset, value)
+    if new.cr0 & abi.CR0_PG:
+        engine.note_tables(new.cr3)
     # The guest's debug registers never reach the engine.
     block.set_quad(vmcb.DR6, state.DEBUG_RESET[DR6])
     block.set_quad(vmcb.DR7, state.DEBUG_RESET[DR7])

@@ -2,7 +2,8 @@
 
 A watch is a list of hooks in the engine, there for as long as somebody looks back over a stretch of a run or explores
 it, and never in an ordinary run: each hit costs a call into Python. The hooks only tell; what is told goes to the
-one who watches. Addresses are linear ones.
+one who watches. Code is where the guest sees it, memory is where it is: the address of an instruction is linear, that
+of a load or a store guest-physical, by whatever page tables the guest came to it.
 
 In Linux: perf_event_open(2) with PERF_TYPE_BREAKPOINT is the same offer, made by debug registers.
 """
@@ -21,7 +22,7 @@ _MEM_WRITE = unicorn_const.UC_MEM_WRITE
 class Access(NamedTuple):
     """One load or store by the instruction under way; `value` is what is stored, and 0 for a load."""
 
-    linear: int
+    gpa: int
     size: int
     write: bool
     value: int
@@ -30,8 +31,8 @@ class Access(NamedTuple):
 class Watch:
     """Hooks on `engine` until `close`. `executed(linear)` is called before an instruction, `accessed` with an access.
 
-    `code`, `reads` and `writes` are ranges (first, last). All translated code is dropped before and after, for code
-    translated without a hook never calls it.
+    `code` are ranges of linear addresses (first, last), `reads` and `writes` of guest-physical ones. All translated
+    code is dropped before and after, for code translated without a hook never calls it.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Watch:
         assert self._executed is not None
         self._executed(linear)
 
-    def _memory(self, _uc: int, kind: int, linear: int, size: int, value: int, _data: int) -> None:
+    def _memory(self, _uc: int, kind: int, gpa: int, size: int, value: int, _data: int) -> None:
         assert self._accessed is not None
         write = kind == _MEM_WRITE
-        self._accessed(Access(linear, size, write, value & (1 << 8 * size) - 1 if write else 0))
+        self._accessed(Access(gpa, size, write, value & (1 << 8 * size) - 1 if write else 0))

@@ -1,7 +1,7 @@
 """Which pages a guest with flat addresses has stored to, and which the host has.
 
-What the engine itself stores, the accessed and dirty bits of page tables, no hook hears of; whoever asks must look
-there.
+What the engine itself stores, the accessed and dirty bits of page tables, no hook hears of. In the tables that a guest
+is given, whoever asks must look for that; once a guest has had tables of its own, it may be anywhere.
 
 In Linux: KVM_GET_DIRTY_LOG, Documentation/virt/kvm/api.rst.
 """
@@ -27,6 +27,7 @@ class Written:
     """Keeps the pages of `engine`'s RAM that are stored to. `is_native`: it hears of the guest's stores."""
 
     def __init__(self, engine: Engine) -> None:
+        self._engine = engine
         library = native.library()
         count = engine.ram.size // abi.PAGE_SIZE
         self._map, self._pages = (ctypes.c_uint8 * count)(), (ctypes.c_uint32 * count)()
@@ -46,12 +47,12 @@ class Written:
     def _host_wrote(self, gpa: int, size: int) -> None:
         self._host.update(range(gpa // abi.PAGE_SIZE, (gpa + size - 1) // abi.PAGE_SIZE + 1))
 
-    def take(self) -> set[int]:
-        """The numbers of the pages stored to since this was asked last."""
+    def take(self) -> set[int] | None:
+        """The numbers of the pages stored to since this was asked last; None where it may be any."""
         now = self._now
         found = {*self._pages[: now.count], *self._host}
         for page in self._pages[: now.count]:
             self._map[page] = 0
         now.count = 0
         self._host.clear()
-        return found
+        return None if self._engine.own_tables else found

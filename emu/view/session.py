@@ -198,7 +198,7 @@ class Session:
         ]
         if not ranges:
             raise HostError("no steal-time area is registered yet", remedy="say `to event:wrmsr`")
-        return self._run_to(Touches(tuple(ranges)), "a read of the area")
+        return self._run_to(Touches(tuple(ranges), physical=True), "a read of the area")
 
     def _run(self, rest: str) -> list[str]:
         self.history.end()

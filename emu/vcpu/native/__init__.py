@@ -42,11 +42,12 @@ class Run(ctypes.Structure):
     """`struct run` of callbacks.c, where each field is explained."""
 
     _fields_ = (
-        *((name, _address) for name in ("engine", "context", "start", "stop", "restore", "get", "counter")),
+        *((name, _address) for name in ("engine", "context", "start", "stop", "restore", "get", "control", "counter")),
         *(("rip", _u64), ("insns", _u64)),
         *(("ram", _address), ("clean", _address), ("ram_size", _u64), ("dirty_map", _address), ("dirty", _address)),
         *(("dirty_count", _u32), ("dirty_max", _u32)),
-        *(("area", _u64), ("area_size", _u64), ("plays", _address)),
+        *(("tables", _address), ("table_count", _u32), ("flush", ctypes.c_int32)),
+        *(("area", _u64), ("area_size", _u64), ("alias", _u64), ("plays", _address)),
         *((name, _u32) for name in ("play_count", "next_play", "accesses", "phase", "version", "wide")),
         *(("last_access", _u64), ("last_play", _u64)),
         *(("current", _u64), ("begin_current", _u64), ("has_current", _u32), ("begin_has_current", _u32)),

@@ -30,6 +30,7 @@ struct run {
     int (*stop)(void *);
     int (*restore)(void *, void *);
     int (*get)(void *, int, void *);
+    int (*control)(void *, int, ...);
     const uint64_t *counter; // instructions of this run, the one under way included
     uint64_t rip, insns;
     // Memory: what it was, what it is, and which pages of it were stored to.
@@ -39,8 +40,13 @@ struct run {
     uint8_t *dirty_map;
     uint32_t *dirty;
     uint32_t dirty_count, dirty_max;
+    // Pages in which the guest has page tables of its own: the engine stores there too, and no callback hears of it.
+    const uint32_t *tables;
+    uint32_t table_count;
+    int32_t flush; // to forget what was translated by them, for `control`
     // The area, and what the host stores to it.
     uint64_t area, area_size;
+    uint64_t alias; // another address by which the guest may call the area
     const struct play *plays;
     uint32_t play_count, next_play;
     uint32_t accesses; // instructions that have touched the area
@@ -217,10 +223,15 @@ static void read_ends(struct run *run, uint64_t value)
     }
 }
 
+static uint64_t named(const struct run *run, uint64_t area)
+{
+    return area == run->alias ? run->area : area;
+}
+
 static void mark(struct run *run, uint32_t number)
 {
     if (number == run->mark_begin)
-        read_begins(run, reg(run, run->rbx));
+        read_begins(run, named(run, reg(run, run->rbx)));
     else if (number == run->mark_end)
         read_ends(run, run->wide ? reg(run, run->rax) : reg(run, run->rcx) << 32 | reg(run, run->rax));
 }
@@ -273,6 +284,11 @@ int emu_execute(struct run *run)
         run->dirty_map[run->dirty[i]] = 0;
     }
     run->dirty_count = 0;
+    for (uint32_t i = 0; i < run->table_count; i++) {
+        const uint64_t at = (uint64_t)run->tables[i] << 12;
+        if (memcmp(run->ram + at, run->clean + at, 4096))
+            memcpy(run->ram + at, run->clean + at, 4096);
+    }
     if (run->area_size)
         for (uint64_t page = run->area >> 12; page <= (run->area + run->area_size - 1) >> 12; page++)
             memcpy(run->ram + (page << 12), run->clean + (page << 12), 4096);
@@ -288,6 +304,8 @@ int emu_execute(struct run *run)
     if (run->area_size)
         memcpy(&run->version, run->ram + run->area + VERSION, 4);
     run->restore(run->engine, run->context);
+    if (run->table_count)
+        run->control(run->engine, run->flush);
     return run->start(run->engine, run->rip, ~UINT64_C(0), 0, run->insns);
 }
 

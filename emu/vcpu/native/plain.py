@@ -23,6 +23,7 @@ class Plain:
         self._stop = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(run.stop)
         self._restore = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(run.restore)
         self._get = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(run.get)
+        self._control = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int)(run.control)
         self._counter = ctypes.c_uint64.from_address(run.counter)
         self.use_map()
         self._seen = (ctypes.c_uint8 * (run.map_mask + 1)).from_address(run.seen)
@@ -128,7 +129,8 @@ class Plain:
     def _mark(self, number: int) -> None:
         run = self._run
         if number == run.mark_begin:
-            self._read_begins(self._register(run.rbx))
+            area = self._register(run.rbx)
+            self._read_begins(run.area if area == run.alias else area)
         elif number == run.mark_end:
             high = 0 if run.wide else self._register(run.rcx) << 32
             self._read_ends(high | self._register(run.rax))
@@ -191,6 +193,8 @@ class Plain:
             self._clean(page)
             ctypes.c_uint8.from_address(run.dirty_map + page).value = 0
         run.dirty_count = 0
+        for number in range(run.table_count):
+            self._clean(ctypes.c_uint32.from_address(run.tables + 4 * number).value)
         if run.area_size:
             for page in range(run.area >> 12, (run.area + run.area_size - 1 >> 12) + 1):
                 self._clean(page)
@@ -205,6 +209,8 @@ class Plain:
         if run.area_size:
             run.version = self._version()
         self._restore(run.engine, run.context)
+        if run.table_count:
+            self._control(run.engine, run.flush)
         return int(self._start(run.engine, run.rip, _MASK64, 0, run.insns))
 
     def _clean(self, page: int) -> None:
