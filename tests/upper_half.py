@@ -1,8 +1,9 @@
-"""A kernel as a user brings it: linked for the upper half, with page tables of its own, no marks, no header of ours."""
+"""A kernel as a user brings it: linked for the upper half, with page tables of its own and no header of ours."""
 
 import subprocess
 from pathlib import Path
 
+from emu import abi
 from emu.compiler import Compiler
 
 _BOOT = """
@@ -58,6 +59,12 @@ static inline void wrmsr(uint32_t msr, uint64_t value)
 {
     __asm__ volatile("wrmsr" ::"c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)));
 }
+static inline void mark(uint8_t number, uint64_t value)
+{
+#ifdef MARKS
+    __asm__ volatile("outsb" : "+S"((const uint8_t *){&number}) : "b"(&area), "a"(value), "d"(PORT_MARK) : "memory");
+#endif
+}
 static int offered(void)
 {
     uint32_t a = 0x40000001, b, c = 0, d;
@@ -82,7 +89,11 @@ int kernel_main(void)
         return 0;
     wrmsr(0x4b564d03, ((uint64_t)&area - UPPER) | 1);
     for (int i = 0; i < 2; i++)
-        late = total += steal_clock();
+    {
+        mark(MARK_BEGIN, 0);
+        late = total = steal_clock();
+        mark(MARK_END, total);
+    }
     return 0;
 }
 """
@@ -111,9 +122,10 @@ _FLAGS = (
 UPPER = 0xFFFF_FFFF_8000_0000
 
 
-def build(compiler: Compiler, folder: Path, *, checks: bool = True) -> Path:
-    """The kernel's ELF; one that `checks` looks at version again after it has loaded steal."""
-    name = "good" if checks else "bad"
+def build(compiler: Compiler, folder: Path, *, checks: bool = True, marks: bool = False) -> Path:
+    """The kernel's ELF. One that `checks` looks at version again after it has loaded steal; one with `marks` says where
+    a read begins and ends, and calls its area by the address that it has in the upper half."""
+    name = ("good" if checks else "bad") + ("-marked" if marks else "")
     texts = {
         "boot.S": _BOOT,
         f"{name}.c": _KERNEL.replace(" CHECK", " || version != area.version" if checks else ""),
@@ -122,5 +134,7 @@ def build(compiler: Compiler, folder: Path, *, checks: bool = True) -> Path:
     for file, text in texts.items():
         (folder / file).write_text(text, encoding="utf-8")
     words = (*compiler.command, *compiler.targets[64], *_FLAGS, "-Wl,-T,kernel.ld", "boot.S", f"{name}.c")
+    numbers = {"PORT_MARK": abi.PORT_MARK, "MARK_BEGIN": abi.MARK_BEGIN, "MARK_END": abi.MARK_END}
+    words = (*words, *(f"-D{one}={number}" for one, number in numbers.items()), *(["-DMARKS"] if marks else []))
     subprocess.run((*words, "-o", f"{name}.elf"), cwd=folder, check=True, capture_output=True)
     return folder / f"{name}.elf"

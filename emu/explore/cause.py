@@ -138,15 +138,17 @@ def _begun(history: History, position: int) -> int:
 
 def _touches(history: History, first: int, last: int, own: Callable[[str], bool]) -> list[_Touch]:
     """The accesses of registered areas from position `first` to `last`, step by step."""
-    history.go(first)
     machine = history.machine
+    history.go(last)
+    ranges = watched(machine)  # an area may be registered on the way
+    history.go(first)
+    ranges = tuple(sorted({*ranges, *watched(machine)}))
     found: list[_Touch] = []
     heard: list[tuple[Access, int]] = []
 
     def accessed(access: Access) -> None:
         heard.append((access, access.value if access.write else machine.ram.load(access.gpa, access.size)))
 
-    ranges = watched(machine)
     watch = Watch(machine.engine, reads=ranges, writes=ranges, accessed=accessed) if ranges else None
     try:
         while history.position < last and not history.ended:

@@ -215,7 +215,7 @@ class Bare:
 
     def blocks(self) -> list[tuple[int, int]]:
         """Address and size of each block that was ever begun."""
-        return sorted((one >> 16, one & 0xFFFF) for one in self._blocks if one)
+        return sorted((_canonical(one >> 16), one & 0xFFFF) for one in self._blocks if one)
 
     @property
     def counter(self) -> int:
@@ -243,6 +243,11 @@ class Bare:
                 return False
             at = end + abi.PAGE_SIZE
         return True
+
+
+def _canonical(address: int) -> int:
+    """An address of which 48 bits are known: the others are as the last of these."""
+    return address | 0xFFFF << 48 if address >> 47 else address
 
 
 def _place(array: Any) -> int:

@@ -1,18 +1,21 @@
 """A run that is walked: where conditions stop is compared with a walk that looks at every position."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from emu import abi
 from emu.code.symbols import Symbols
+from emu.compiler import find_compiler
 from emu.faults import HostError
 from emu.guest import load_guest
-from emu.history.conditions import At, Changes, Condition, Instructions, Register, happens, version_parity
+from emu.history.conditions import At, Changes, Condition, Instructions, Register, Touches, happens, version_parity
 from emu.history.edits import Preempt, SetMemory, SetMsr, SetRegister
 from emu.history.history import History
 from emu.history.where import travel
 from emu.scenario import Config
+from tests import upper_half
 from tests.history.walk import OPTIONS, walk
 
 OTHER_CPU = Config(host_model="other-cpu", tasks=("busy",), quantum_ps=2_000_000)
@@ -246,3 +249,20 @@ def test_a_time_is_reached_where_it_has_just_passed_from_wherever(vcpus: int) ->
     assert not travel(history, "time:9s") and history.ended
     with pytest.raises(HostError, match="is not a duration"):
         travel(history, "time:soon")
+
+
+def test_memory_is_watched_where_it_is_whatever_page_tables_lead_there(tmp_path: Path) -> None:
+    image = load_guest(upper_half.build(find_compiler(), tmp_path))
+    total = Symbols.of(image.source).address("total")
+    assert total is not None and total > upper_half.UPPER
+    history = History(image, Config(tasks=("busy",), quantum_ps=10**6))
+    with pytest.raises(HostError, match="no memory"):
+        history.run_to(Changes(total, 8))  # the tables that it is given have nothing there
+    assert history.run_to(happens("wrmsr", msr=abi.MSR_KVM_STEAL_TIME))
+    assert history.run_to(Touches(((total - 64 & ~63, 192),)))  # its neighbour, the area
+    assert history.run_to(Changes(total, 8, physical=False))
+    linear = history.position
+    history.go(0)
+    assert history.run_to(Changes(image.gpa_of(total), 8, physical=True))
+    assert history.position == linear
+    assert history.machine.ram.load(image.gpa_of(total), 8)

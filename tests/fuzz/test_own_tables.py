@@ -1,0 +1,103 @@
+"""A kernel as a user brings it, fuzzed: page tables of its own, linked for the upper half."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from emu.compiler import find_compiler
+from emu.explore.cause import cause
+from emu.explore.evidence import evidence
+from emu.explore.instance import Instance, read_of
+from emu.explore.search import Search
+from emu.fuzz.coverage import as_drcov
+from emu.fuzz.harness import Harness
+from emu.fuzz.records import HOSTS, ODD_HOST, encode
+from emu.fuzz.sweep import families
+from emu.fuzz.target import Target
+from emu.guest import load_guest
+from emu.vcpu import bare
+from tests import upper_half
+from tests.fuzz.test_harness import needs_c, some_inputs
+
+KINDS = ("declared", "marked")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kernel")
+
+
+def target(folder: Path, kind: str, host: str = ODD_HOST, *, checks: bool = True) -> Target:
+    image = load_guest(upper_half.build(find_compiler(), folder, checks=checks, marks=kind == "marked"))
+    return Target(image, image.where, host, read="" if kind == "marked" else "steal_clock")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_right_kernel_never_fails_and_the_wrong_one_soon_does(kind: str, folder: Path) -> None:
+    short = families(ODD_HOST, 6)
+    inputs = [encode(one) for family in short for one in family.inputs if family.size < 2000]
+    good, bad = Harness(target(folder, kind)), Harness(target(folder, kind, checks=False))
+    assert len(inputs) > 1000 and not any(map(good.fails, inputs))
+    assert not good.exactly  # nothing about it needs a closer look
+    found = [failure for failure in map(bad.fails, inputs) if failure is not None]
+    assert {one.oracle for one in found} == {"current"}
+    confirmed = bad.confirmed(next(data for data in inputs if bad.fails(data)))
+    assert confirmed is not None and confirmed[0].oracle == "current"
+
+
+def test_cause_of_an_unmarked_read_right_after_registration_is_told(folder: Path) -> None:
+    image = target(folder, "declared", checks=False).image
+    instance = Instance(image, updates=1, read=read_of(image, "steal_clock"), properties=frozenset({"current"}))
+    found = Search(instance).run().found
+    assert found is not None
+    history = evidence(instance, found, "bad", lambda name: None).history("bad")
+    said = cause(history, found, lambda place: place.startswith("bad.c"))
+    assert said.text.startswith("version is not loaded again after steal") and said.place.startswith("bad.c:")
+
+
+@needs_c
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_callbacks_in_c_and_in_python_are_the_same(
+    kind: str, host: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = Harness(target(folder, kind, host))
+    monkeypatch.setattr(bare.native, "library", lambda: None)
+    slow = Harness(target(folder, kind, host))
+    for data in some_inputs(20):
+        assert fast.run(data) == slow.run(data)
+        assert fast.fails(data) == slow.fails(data)
+        assert bytes(fast.map) == bytes(slow.map)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_page_tables_are_taken_back_and_the_order_does_not_matter(kind: str, folder: Path) -> None:
+    one = Harness(target(folder, kind))
+    assert one._bare is not None
+    ram, tables = one._machine.ram, list(one._bare._tables)
+    assert len(tables) == 3
+
+    def after(data: bytes) -> tuple[object, list[bytes]]:
+        return one.run(data), [bytes(ram.bytes[page << 12 : page + 1 << 12]) for page in tables]
+
+    inputs = some_inputs(60, seed=2)
+    found = [after(data) for data in inputs]
+    assert one._bare.whole()
+    # The processor has marked entries that it went by: what is to be taken back is more than was stored to.
+    assert found[0][1] != [bytes(one._bare._clean[page << 12 : page + 1 << 12]) for page in tables]
+    order = list(range(len(inputs)))
+    random.Random(3).shuffle(order)
+    assert {number: after(inputs[number]) for number in order} == dict(enumerate(found))
+
+
+def test_coverage_names_a_module_for_each_part(folder: Path) -> None:
+    one = Harness(target(folder, "declared"))
+    one.run(b"")
+    told = as_drcov(one.target.image, "kernel", one.blocks())
+    head, _, rest = told.partition(b" bbs\n")
+    lines = head.decode().splitlines()
+    assert "Module Table: version 2, count 2" in lines
+    assert any(line.startswith("1, 0xffffffff80200000, ") for line in lines)
+    modules = {int.from_bytes(rest[at + 6 : at + 8], "little") for at in range(0, len(rest), 8)}
+    assert len(rest) == 8 * int(lines[-1].split()[-1]) and modules == {0, 1}
