@@ -63,8 +63,8 @@ def judge_program(
 
 def _decided_at_once(asked: tuple[Criterion, ...], image: Image, tell: Tell) -> dict[str, Verdict]:
     """Verdicts by the names of criteria. Those within the same bounds are one search, which a right program passes, and
-    which one that never ends fails; after any other failure each is judged by itself, for a search ends at its first
-    violation."""
+    which one that never ends fails. A search ends at its first violation: those that ask for what was violated are left
+    to be judged by themselves, and the others are searched again."""
     groups: dict[str, list[Criterion]] = {}
     for one in asked:
         if isinstance(one.ask, Explore):
@@ -72,13 +72,18 @@ def _decided_at_once(asked: tuple[Criterion, ...], image: Image, tell: Tell) -> 
             groups.setdefault(repr(sorted(bounds.items(), key=lambda pair: pair[0])), []).append(one)
     found: dict[str, Verdict] = {}
     for several in groups.values():
-        if len(several) > 1:
+        while len(several) > 1:
             tell(several[0].title)
             try:
-                if proof.all_hold([one.ask for one in several if isinstance(one.ask, Explore)], image):
-                    found |= {one.name: _passed(one) for one in several}
+                holds, violated = proof.together([one.ask for one in several if isinstance(one.ask, Explore)], image)
             except proof.Endless as endless:
                 found |= {one.name: proof.endless(one, endless.why) for one in several}
+                break
+            if holds:
+                found |= {one.name: _passed(one) for one in several}
+            if holds or not violated:
+                break
+            several = [one for one in several if isinstance(one.ask, Explore) and violated not in one.ask.properties]
     return found
 
 

@@ -76,15 +76,18 @@ def judge(
     )
 
 
-def all_hold(asked: list[Explore], image: Image) -> bool:
-    """Whether all properties of these, which have the same bounds, hold and were put to the test. Raises Endless."""
+def together(asked: list[Explore], image: Image) -> tuple[bool, str]:
+    """Whether all properties of these, which have the same bounds, hold and were put to the test; else the one that was
+    first seen not to hold, if one was. Raises Endless."""
     names = frozenset(name for one in asked for name in one.properties)
     try:
         instance = Instance(image, **{**asked[0].settings, "properties": names})
         report = Search(instance, layer_done=_look_for_end).run()
     except HostError:
-        return False
-    return report.verdict == PROVED and all(report.judged.get(name) for name in names)
+        return False, ""
+    if report.found is not None:
+        return False, report.found.violation.property
+    return report.verdict == PROVED and all(report.judged.get(name) for name in names), ""
 
 
 class Endless(Exception):

@@ -3,7 +3,8 @@
 import pytest
 
 from emu import data
-from emu.classroom import assignment, builder, program
+from emu.boot.elf import elf_image
+from emu.classroom import assignment, builder, judge, program
 from emu.compiler import Compiler, find_compiler, reference_compiler
 from emu.faults import HostError
 
@@ -58,3 +59,17 @@ def test_given_source_that_looks_at_what_is_handed_in_is_not_prepared(text: byte
 def test_answer_that_is_none_is_not_believed(answer: bytes) -> None:
     with pytest.raises((ValueError, RecursionError)):
         builder.made(answer)
+
+
+@pytest.mark.parametrize("variant", ["odd-only", "not-zeroed", "stale-version", "gives-up"])
+def test_criteria_that_are_searched_together_are_judged_as_each_by_itself(
+    variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = CLOCK.handed_in(CLOCK.folder / "wrong" / variant)
+    asked = tuple(one for one in CLOCK.criteria if one.kind == "explore" and not one.hidden)
+    assert len(asked) == 3
+    built, sources = program.build(files, GIVEN), {**files, **GIVEN}
+    found = judge.judge_program(asked, built, sources, set(files))
+    assert judge._decided_at_once(asked, elf_image(built, "it"), lambda _: None)
+    monkeypatch.setattr(judge, "_decided_at_once", lambda *_: {})
+    assert judge.judge_program(asked, built, sources, set(files)) == found
