@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from emu import toolchain
 from emu.compiler import find_compiler
 from emu.explore.cause import cause
 from emu.explore.evidence import evidence
 from emu.explore.instance import Instance, read_of
-from emu.explore.search import Search
+from emu.explore.search import PROVED, Search
 from emu.fuzz.coverage import as_drcov
 from emu.fuzz.harness import Harness
 from emu.fuzz.records import HOSTS, ODD_HOST, encode
@@ -18,9 +19,46 @@ from emu.fuzz.target import Target
 from emu.guest import load_guest
 from emu.vcpu import bare
 from tests import upper_half
+from tests.explore.readers import ALL
 from tests.fuzz.test_harness import needs_c, some_inputs
 
 KINDS = ("declared", "marked")
+_SHORT = """
+#include "reader.h"
+#define UPPER 0x80000000u
+static uint32_t top[1024] __attribute__((aligned(4096)));
+static uint32_t low[1024] __attribute__((aligned(4096)));
+
+static uint64_t reader(shared_area *area)
+{
+    uint32_t version;
+    uint64_t steal;
+    do {
+        version = area->version;
+        barrier();
+        steal = area->steal;
+        barrier();
+    } while (version & 1 || version != area->version);
+    return steal;
+}
+int main(uint32_t cpu, uint32_t ncpus)
+{
+    (void)ncpus;
+    for (uint32_t i = 0; i < 1024; i++)
+        low[i] = i << 12 | 3;
+    for (uint32_t i = 1; i < 4; i++)
+        top[i] = top[512 + i] = i << 22 | 0x83;
+    top[0] = top[512] = (uint32_t)low | 3;
+    uint32_t cr;
+    __asm__ volatile("mov %0, cr4\\n or %0, 0x10\\n mov cr4, %0\\n mov cr3, %1\\n mov %0, cr0\\n or %0, 0x80000000\\n mov cr0, %0" : "=&r"(cr) : "r"(top) : "memory");
+    if (!steal_offered(cpu))
+        return EXIT_NO_FEATURE;
+    steal_register(&steal_areas[cpu]);
+    for (int i = 0; i < READS; i++)
+        marked_read((shared_area *)((uint32_t)&steal_areas[cpu] + UPPER));
+    return EXIT_PASS;
+}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +139,15 @@ def test_coverage_names_a_module_for_each_part(folder: Path) -> None:
     assert any(line.startswith("1, 0xffffffff80200000, ") for line in lines)
     modules = {int.from_bytes(rest[at + 6 : at + 8], "little") for at in range(0, len(rest), 8)}
     assert len(rest) == 8 * int(lines[-1].split()[-1]) and modules == {0, 1}
+
+
+def test_two_levels_with_pages_of_four_mebibytes_are_tables_too(folder: Path) -> None:
+    source, program = folder / "short32.c", folder / "short32.elf"
+    source.write_text(_SHORT, encoding="utf-8")
+    toolchain.build(source, program, bits=32)
+    image = load_guest(program)
+    assert Search(Instance(image, updates=1, properties=ALL)).run().verdict == PROVED
+    one = Harness(Target(image, "short32"))
+    assert one._bare is not None and len(one._bare._tables) == 2
+    assert not any(map(one.fails, some_inputs(100))) and not one.exactly
+    assert one._bare.whole()
