@@ -22,7 +22,8 @@ from emu.history.edits import MAX_BURST
 from emu.scenario import FEATURES, HOST_MODELS, PROFILES, STEAL_STORES, Config
 
 INSN_LIMIT, STATE_LIMIT = 20_000, 20_000  # of an exploration, unless an assignment says otherwise
-RUN_INSN_LIMIT, RUN_EXIT_LIMIT, RUN_OUTPUT_LIMIT = 5_000_000, 50_000, 16 << 10  # unless `machine` says otherwise
+# Unless `machine` says otherwise; the output is somewhat more than the longest that can be asked for.
+RUN_INSN_LIMIT, RUN_EXIT_LIMIT, RUN_OUTPUT_LIMIT = 5_000_000, 50_000, 10 << 10
 _PLACEHOLDER = re.compile(r"<steal (\d{1,2}|all)>")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 

@@ -50,7 +50,9 @@ int main(uint32_t cpu, uint32_t ncpus)
         top[i] = top[512 + i] = i << 22 | 0x83;
     top[0] = top[512] = (uint32_t)low | 3;
     uint32_t cr;
-    __asm__ volatile("mov %0, cr4\\n or %0, 0x10\\n mov cr4, %0\\n mov cr3, %1\\n mov %0, cr0\\n or %0, 0x80000000\\n mov cr0, %0" : "=&r"(cr) : "r"(top) : "memory");
+    __asm__ volatile("mov %0, cr4\\n or %0, 0x10\\n mov cr4, %0\\n"
+                     "mov cr3, %1\\n mov %0, cr0\\n or %0, 0x80000000\\n mov cr0, %0"
+                     : "=&r"(cr) : "r"(top) : "memory");
     if (!steal_offered(cpu))
         return EXIT_NO_FEATURE;
     steal_register(&steal_areas[cpu]);
