@@ -17,7 +17,6 @@ from typing import NamedTuple
 from emu import abi, trace
 from emu.boot.entry import program_limit
 from emu.explore import sides
-from emu.explore.ahead import Loads
 from emu.explore.instance import JUMP_NS, Instance
 from emu.explore.properties import Moment, Monitor, Watched
 from emu.explore.sides import Snapshot
@@ -73,9 +72,6 @@ class Runner:
         self._ran = True  # since memory was compared last
         self._now: State | None = None  # the machine's state, where it is known
         self._looking: list[int] | None = None
-        self._events = 0
-        self._loads = Loads()
-        self._distances: dict[int, int] = {}  # from an instruction to the next visible point, as it was the last time
         self._noticed = 0  # things of what the guest does in its move
         self._access: Access | None = None  # the last one among them
         self._moves: list[int] = []  # those of them at which the guest writes the MSR
@@ -95,8 +91,7 @@ class Runner:
         pages = self.memory.keep(look=self._ran)
         self._ran = False
         made = self.made, self.switched, self.jumped
-        if self._now is None:
-            self._now = self.machine.state()
+        self._now = self.machine.state()
         return Snapshot(self._now, pages, self.monitor.state, *made, self.machine.console.output)
 
     def restore(self, snapshot: Snapshot, ahead: Ahead = NOTHING_AHEAD) -> None:
@@ -235,13 +230,8 @@ class Runner:
         """
         self._begin()
         self._watch_areas()
-        begun = self.machine.position
-        if not self._went_as_before(begun, here):
-            point = self._next_point(begun, here)
-            self._noticed, self._access = 0, None  # what was seen ahead has not happened
-            self._run_to(self.ahead.to if point is None else point)
-            if point is not None and here is not None:
-                self._distances[_rip(here)] = point - begun
+        point = self._next_point(self.machine.position, here)
+        self._run_to(self.ahead.to if point is None else point)
         self._moved()
 
     def _run_to(self, position: int) -> None:
@@ -265,27 +255,6 @@ class Runner:
         if self._watched_ranges:
             self.monitor.guest_moved()
         self.monitor.moved_on(Moment(self.machine, tuple(self.monitor.reads), self.ended))
-
-    def _went_as_before(self, begun: int, here: Snapshot | None) -> bool:
-        """The guest has gone on to the next visible point, which is as far from here as it was the last time from this
-        instruction. Where it is not, or that cannot be told without running further, it is here again."""
-        distance = None if here is None or self.ahead.points else self._distances.get(_rip(here))
-        if here is None or distance is None or self._shared:
-            return False
-        found: list[int] = []
-        events, self._looking = self._events, found
-        try:
-            self._run_to(begun + distance)
-        finally:
-            self._looking = None
-        # All that it did is one load of what is watched, its first unit: and it stands before the next.
-        if found == [begun] and self._events == events and self._access is not None and not self._access.write:
-            package = self.machine.packages[0]
-            if self._loads.next_loads_from(package, self.snapshot().state[1][0][0], self._watched_ranges):
-                self._noticed, self.ahead = 1, NOTHING_AHEAD
-                return True
-        self.restore(here)
-        return False
 
     def _next_point(self, begun: int, here: Snapshot | None) -> int | None:
         """The next visible point after `begun`; None where the run ends before, which is then at `ahead.to`."""
@@ -330,7 +299,6 @@ class Runner:
     # --- what is noticed ---------------------------------------------------------------------------------------------
 
     def _heard(self, event: Event) -> None:
-        self._events += 1
         looking = self._looking
         timely = _looks_at_time(event)
         if timely and not self._time:
@@ -348,11 +316,11 @@ class Runner:
 
     def _accessed(self, access: Access) -> None:
         machine = self.machine
-        self._access = access
         if self._looking is not None:
             self._looking.append(machine.arriving() - 1)
             return
         self._noticed += 1
+        self._access = access
         if access.write:
             for package in machine.packages:
                 steal = package.steal
@@ -403,12 +371,6 @@ class Runner:
             part = engine.read_register(wide)
             value = value << 32 | (part & 0xFFFFFFFF if name.startswith("E") else part)
         return value
-
-
-def _rip(here: Snapshot) -> int:
-    """Of the first vCPU."""
-    rip: int = here.state[1][0][0].rip
-    return rip
 
 
 def _in_order(watched: Watched) -> tuple[object, ...]:
