@@ -30,6 +30,9 @@ _start:
     lea rax, [top]
     mov cr3, rax
     movabs rsp, offset stack_top
+    mov ecx, LATE
+3:  dec ecx
+    jnz 3b
     movabs rax, offset kernel_main
     call rax
     out 0xf4, al
@@ -105,11 +108,11 @@ SECTIONS
     . = 0x100000;
     .boot : { *(.boot) } :boot
     .bootdata : { *(.bootdata) } :boot
-    . = 0xffffffff80200000;
-    .text : AT(0x200000) { *(.text .text.*) *(.rodata .rodata.*) } :text
+    . = 0xffffffff80000000 + PLACE;
+    .text : AT(PLACE) { *(.text .text.*) *(.rodata .rodata.*) } :text
     . = ALIGN(4096);
-    .data : AT(0x200000 + ADDR(.data) - 0xffffffff80200000) { *(.data .data.*) } :data
-    .bss : AT(0x200000 + ADDR(.bss) - 0xffffffff80200000) { *(.bss .bss.*) } :data
+    .data : AT(ADDR(.data) - 0xffffffff80000000) { *(.data .data.*) } :data
+    .bss : AT(ADDR(.bss) - 0xffffffff80000000) { *(.bss .bss.*) } :data
     /DISCARD/ : { *(.comment) *(.note*) *(.eh_frame*) }
 }
 """
@@ -122,14 +125,16 @@ _FLAGS = (
 UPPER = 0xFFFF_FFFF_8000_0000
 
 
-def build(compiler: Compiler, folder: Path, *, checks: bool = True, marks: bool = False) -> Path:
+def build(compiler: Compiler, folder: Path, *, checks: bool = True, marks: bool = False, big: bool = False) -> Path:
     """The kernel's ELF. One that `checks` looks at version again after it has loaded steal; one with `marks` says where
-    a read begins and ends, and calls its area by the address that it has in the upper half."""
-    name = ("good" if checks else "bad") + ("-marked" if marks else "")
+    a read begins and ends, and calls its area by the address that it has in the upper half. A `big` one lies at 16 MiB,
+    and takes some ten million instructions to start up."""
+    name = ("good" if checks else "bad") + ("-marked" if marks else "") + ("-big" if big else "")
+    place, late = ("0x1000000", 5_000_000) if big else ("0x200000", 1)
     texts = {
-        "boot.S": _BOOT,
+        "boot.S": _BOOT.replace("LATE", str(late)),
         f"{name}.c": _KERNEL.replace(" CHECK", " || version != area.version" if checks else ""),
-        "kernel.ld": _SCRIPT,
+        "kernel.ld": _SCRIPT.replace("PLACE", place),
     }
     for file, text in texts.items():
         (folder / file).write_text(text, encoding="utf-8")

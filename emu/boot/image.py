@@ -10,6 +10,8 @@ from emu.boot.entry import LONG, REAL, Entry, Rights, program_limit
 from emu.faults import HostError
 from emu.ram import Ram
 
+_MIB = 1 << 20
+
 
 class Piece(NamedTuple):
     """`data` at `gpa`, followed by zeroes up to `size` bytes. `linked` is the linear address that it was linked for,
@@ -61,6 +63,12 @@ class Image(NamedTuple):
         """Where the program expects the memory that is there; the same where that is none of its own."""
         found = next((one for one in self.pieces if one.gpa <= gpa < one.gpa + one.size), None)
         return gpa if found is None else gpa - found.gpa + found.linear
+
+
+def needed_ram(image: Image, vcpus: int = 1) -> int:
+    """The least RAM that holds this program and the stacks of so many vCPUs, in bytes, of those that are whole MiB."""
+    end = max((piece.gpa + piece.size for piece in image.pieces), default=0) + vcpus * (abi.STACK_SIZE + abi.PAGE_SIZE)
+    return min(max(-(-end // _MIB) * _MIB, abi.MIN_RAM), abi.MAX_RAM)
 
 
 def place(image: Image, ram: Ram, vcpus: int) -> None:

@@ -31,6 +31,7 @@ def add_target(parser: Parser) -> None:
     parser.add_argument(
         "--read", action=Once, metavar="FUNCTION[:REGISTER]", help="a read that the guest does not mark"
     )
+    parser.add_argument("--ram", action=Once, metavar="SIZE", help="guest memory (default: what the program needs)")
     parser.add_argument("--insns", action=Once, metavar="N", help="end an execution after so many instructions")
     parser.add_argument(
         "--passes", action=Once, metavar="N,...", help="statuses that mean that all is well (default 0)"
@@ -59,6 +60,8 @@ def table_of(parsed: Any) -> dict[str, Any]:
         table["since"] = parsed.since
     if parsed.read is not None:
         table["read"] = parsed.read
+    if parsed.ram is not None:
+        table["ram"] = parsed.ram
     if parsed.insns is not None:
         table["insns"] = count(parsed.insns, "--insns", 0)
     if parsed.passes is not None:

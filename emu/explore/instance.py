@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from emu import abi, clock
-from emu.boot.image import Image
+from emu import clock
+from emu.boot.image import Image, needed_ram
 from emu.code.disassembly import disassemble
 from emu.code.symbols import Symbols
 from emu.explore.properties import Own
@@ -43,7 +43,7 @@ class Instance(NamedTuple):
 
     `switches` bounds the switches between vCPUs that were not asked for, `jumps` how often the one that runs is made to
     wait for JUMP_NS. `insn_limit` is the longest run, and `state_limit` the most states. With `reads` a run is looked
-    at until each vCPU has made so many.
+    at until each vCPU has made so many. `ram` is in bytes; 0: as much as the program needs.
     """
 
     image: Image
@@ -61,13 +61,14 @@ class Instance(NamedTuple):
     properties: frozenset[str] = frozenset()
     own: tuple[tuple[str, Own], ...] = ()
     reads: int = 0
+    ram: int = 0
 
     def config(self) -> Config:
         """A machine on which nothing happens by itself: no task, no quantum that ends."""
         return Config(
             vcpus=self.vcpus,
             quantum_ps=_NEVER_PS,
-            ram=max(abi.MIN_RAM, 0),
+            ram=self.ram or needed_ram(self.image, self.vcpus),
             without=self.withheld,
             insn_limit=self.insn_limit,
             output_limit=_OUTPUT_LIMIT,

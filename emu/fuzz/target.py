@@ -6,7 +6,7 @@ In Linux: nothing like it.
 from typing import Any, NamedTuple
 
 from emu import abi, trace
-from emu.boot.image import Image
+from emu.boot.image import Image, needed_ram
 from emu.code.symbols import Symbols
 from emu.explore.instance import Read as Declared
 from emu.explore.instance import read_of
@@ -15,12 +15,13 @@ from emu.fuzz.records import GROUPS, HOSTILE, HOSTS, LIES, ODD_HOST
 from emu.guest import load_guest
 from emu.machine import Machine
 from emu.result import LIMITS
-from emu.scenario import Config, did_you_mean
+from emu.scenario import RAM, Config, did_you_mean
 from emu.trace import Event
 from emu.vcpu.paging import table_pages
 
 _NEVER_PS = 10**18  # no quantum ends by itself
-_PROLOGUE_INSNS = 2_000_000
+_PROLOGUE_INSNS = 200_000_000  # before the moment at which a guest is entered: a kernel starts up first
+_FIRST_STRETCH, _LONGEST_STRETCH = 4096, 1 << 20
 _TIMES_PLAIN, _LEAST_INSNS = 8, 2000
 DEFAULT_INSNS, MOST_INSNS = 0, 10_000_000
 
@@ -32,7 +33,8 @@ class Target(NamedTuple):
     An execution is ended after `insns` instructions; 0: some times as many as with a host that does nothing. The guest
     passes where it exits with one of `passes`, or halts. `clamps` says that its clock never goes back, whatever the
     host does, and `also` which groups of events it survives besides (emu.fuzz.records.GROUPS). `read` names a function
-    that reads the area and does not mark it, as for `emu explore --read`.
+    that reads the area and does not mark it, as for `emu explore --read`. `ram` is such as 64M; empty: as much as the
+    program needs.
     """
 
     image: Image
@@ -45,7 +47,7 @@ class Target(NamedTuple):
     oracles: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     read: str = ""
-    ram: int = abi.MIN_RAM
+    ram: str = ""
 
     @property
     def declared(self) -> Declared | None:
@@ -61,14 +63,18 @@ class Target(NamedTuple):
     def config(self) -> Config:
         """A machine on which nothing happens by itself."""
         return Config(
-            quantum_ps=_NEVER_PS, time_limit_ps=_NEVER_PS, ram=self.ram, insn_limit=_PROLOGUE_INSNS + self.insns
+            quantum_ps=_NEVER_PS,
+            time_limit_ps=_NEVER_PS,
+            ram=RAM.read(self.ram) if self.ram else needed_ram(self.image),
+            insn_limit=_PROLOGUE_INSNS + self.insns,
+            exit_limit=_PROLOGUE_INSNS,
         )
 
 
 def target_of(table: dict[str, Any]) -> Target:
     """A target from a table such as a target's TOML file is. Raises HostError, naming the key, for any slip in it."""
     known = {"guest": str, "host": str, "since": str, "insns": int, "passes": list, "clamps": bool, "read": str}
-    known |= {"oracles": list, "also": list}
+    known |= {"oracles": list, "also": list, "ram": str}
     for key, value in table.items():
         if key not in known:
             raise HostError(f"there is no key {key!r}", "the target", did_you_mean(key, known))
@@ -88,7 +94,12 @@ def target_of(table: dict[str, Any]) -> Target:
     for one in also:
         if one not in GROUPS:
             raise HostError(f"there is no group of events {one!r}", "--also", did_you_mean(str(one), GROUPS))
-    rest: dict[str, Any] = {key: table[key] for key in ("host", "since", "clamps", "read") if key in table}
+    rest: dict[str, Any] = {key: table[key] for key in ("host", "since", "clamps", "read", "ram") if key in table}
+    if rest.get("ram"):
+        try:
+            RAM.read(rest["ram"])
+        except ValueError as error:
+            raise HostError(f"{rest['ram']!r} {error}", "--ram") from None
     rest["also"] = tuple(sorted(set(also)))
     found = Target(
         load_guest(table["guest"]), table["guest"], insns=insns, passes=tuple(passes), oracles=tuple(oracles), **rest
@@ -122,8 +133,7 @@ def beginning(target: Target) -> Beginning:
     machine = Machine(target.image, target.config(), trace=heard)
     if target.since != "registered":
         return _at_symbol(machine, target.since)
-    while machine.reason is None and not found:
-        machine.run_to(machine.position + 4096)
+    _run_until(machine, found)
     if not found:
         why = "a limit ended it" if machine.reason in LIMITS else f"its end was: {machine.reason}"
         raise HostError(
@@ -138,6 +148,14 @@ def beginning(target: Target) -> Beginning:
     return Beginning(machine.position, steal.area_gpa if steal.enabled else None)
 
 
+def _run_until(machine: Machine, found: list[int]) -> None:
+    """Run on until something has been found, or to the end."""
+    stretch = _FIRST_STRETCH
+    while machine.reason is None and not found:
+        machine.run_to(machine.position + stretch)
+        stretch = min(2 * stretch, _LONGEST_STRETCH)
+
+
 def _at_symbol(machine: Machine, name: str) -> Beginning:
     symbols = Symbols.of(machine.image.source)
     address = symbols.address(name)
@@ -147,8 +165,7 @@ def _at_symbol(machine: Machine, name: str) -> Beginning:
 
     found: list[int] = []
     watch = Watch(machine.engine, code=[(address, address)], executed=lambda _: found.append(machine.arriving() - 1))
-    while machine.reason is None and not found:
-        machine.run_to(machine.position + 4096)
+    _run_until(machine, found)
     watch.close()
     if not found:
         raise HostError(f"the guest never comes to {name}", "--since", "name a function that it calls")

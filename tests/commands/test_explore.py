@@ -197,7 +197,7 @@ def test_search_goes_on_from_what_is_saved() -> None:
     other = Search(instance._replace(updates=1))
     with pytest.raises(HostError, match="another search"):
         saved.take_up(other, kept[0], "x")
-    for damaged in (kept[1][:-9], kept[1][:40] + b"x" + kept[1][41:], b"emuexplore 3\n"):
+    for damaged in (kept[1][:-9], kept[1][:40] + b"x" + kept[1][41:], b"emuexplore 4\n"):
         with pytest.raises(HostError, match="damaged"):
             saved.take_up(Search(instance), damaged, "x")
     with pytest.raises(HostError, match="no search"):

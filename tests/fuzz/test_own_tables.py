@@ -11,11 +11,12 @@ from emu.explore.cause import cause
 from emu.explore.evidence import evidence
 from emu.explore.instance import Instance, read_of
 from emu.explore.search import PROVED, Search
+from emu.faults import HostError
 from emu.fuzz.coverage import as_drcov
 from emu.fuzz.harness import Harness
 from emu.fuzz.records import HOSTS, ODD_HOST, encode
 from emu.fuzz.sweep import families
-from emu.fuzz.target import Target
+from emu.fuzz.target import Target, target_of
 from emu.guest import load_guest
 from emu.vcpu import bare
 from tests import upper_half
@@ -153,3 +154,15 @@ def test_two_levels_with_pages_of_four_mebibytes_are_tables_too(folder: Path) ->
     assert one._bare is not None and len(one._bare._tables) == 2
     assert not any(map(one.fails, some_inputs(100))) and not one.exactly
     assert one._bare.whole()
+
+
+def test_kernel_that_is_big_and_slow_to_start_gets_the_memory_and_the_time_it_needs(folder: Path) -> None:
+    path = upper_half.build(find_compiler(), folder, checks=False, big=True)
+    target = target_of({"guest": str(path), "read": "steal_clock"})
+    assert target.config().ram == 17 << 20
+    one = Harness(target)
+    short = [encode(given) for family in families(ODD_HOST, 6)[:3] for given in family.inputs]
+    assert "current" in {failure.oracle for failure in map(one.fails, short) if failure is not None}
+    assert target_of({"guest": str(path), "ram": "32M"}).config().ram == 32 << 20
+    with pytest.raises(HostError, match="--ram: '3M' must be a whole number"):
+        target_of({"guest": str(path), "ram": "3M"})
