@@ -24,6 +24,7 @@ from emu.result import LIMITS
 from emu.vcpu.bare import Bare
 from emu.vcpu.native import EVEN, ODD
 from emu.vcpu.watch import Access, Watch
+from emu.vcpu.written import Written
 
 _MOST_EVENTS = 8
 _COUNTED_EXITS = frozenset(("Cpuid", "Rdmsr", "Wrmsr", "Rdtsc", "Hypercall"))
@@ -51,7 +52,8 @@ class Exact:
         self._ready = False
         self._machine = machine = Machine(target.image, target.config(), trace=self._heard)
         machine.run_to(begun.position)
-        self._memory = Memory(machine.ram)
+        written = Written(machine.engine)
+        self._memory = Memory(machine.ram, written.take if written.is_native else None)
         self._state, self._pages = machine.state(), self._memory.keep()
         self._owned = owned(machine)
         self._covered: Bare | None = None
