@@ -27,6 +27,7 @@ MAP_SIZE = 1 << 13  # counters of edges; a guest of a few hundred blocks leaves 
 _MAX_PLAYS = 8192
 _MOST_OWNED = 16
 _FLUSH = unicorn_const.UC_CTL_TLB_FLUSH | unicorn_const.UC_CTL_IO_WRITE << 30  # as UC_CTL_WRITE encodes it, no argument
+CURRENT_READS, READS_GO_ON = 1, 2
 HALT, EXIT, BUDGET, OTHER = "halt", "exit", "budget", "other"
 
 
@@ -154,14 +155,25 @@ class Bare:
         self.run.play_count = count
         return self._executed()
 
-    def execute_input(self, data: bytes, kinds: int) -> tuple[str, bool, bool] | None:
-        """The same with the stores that `data` means (emu.fuzz.records) to a host of so many kinds of records; also
-        whether steal grows all the time, and whether the host rests. None where the callbacks are not the ones in C.
+    def passes(self, data: bytes, kinds: int, judged: int) -> bool:
+        """The same with the stores that `data` means (emu.fuzz.records) to a host of so many kinds of records: whether
+        the guest exits with a status of `passing`, and nothing that it did is to be looked at more closely.
+
+        `judged` is CURRENT_READS and READS_GO_ON, or neither. Only where the callbacks are the ones in C.
         """
-        if self._library is None:
-            return None
-        self.run.play_count = self._library.emu_plan(data, len(data), kinds, self._plays, self._told)
-        return self._executed(), bool(self._told[0]), bool(self._told[1])
+        assert self._library is not None
+        self._engine.exit_code = NO_EXIT
+        run = self._library.emu_passes
+        return bool(run(self._place, data, len(data), kinds, self._plays, self._told, judged))
+
+    def passing(self, statuses: Iterable[int]) -> None:
+        """With which of these a guest exits where all is well."""
+        for status in statuses:
+            self.run.passes[status] = 1
+
+    def last(self) -> tuple[str, bool]:
+        """Why the execution ended whose `passes` was asked last, and whether steal grows in it all the time."""
+        return self._ended(self.run.error), bool(self._told[0])
 
     def suspicious(self, *, current: bool, forward: bool) -> bool:
         """Whether the last run may have done what it must not: it is to be looked at more closely."""
@@ -170,9 +182,11 @@ class Bare:
         return bool(self._library.emu_suspicious(self._place, current, forward))
 
     def _executed(self) -> str:
+        self._engine.exit_code = NO_EXIT
+        return self._ended(self._execute())
+
+    def _ended(self, error: int) -> str:
         run, engine = self.run, self._engine
-        engine.exit_code = NO_EXIT
-        error = self._execute()
         if run.ended:
             return EXIT
         if error == UC_ERR_OK and engine.exit_code == NO_EXIT and not run.odd_port:

@@ -62,7 +62,8 @@ class Run(ctypes.Structure):
         *(("owned_count", _u32), ("pad", _u32), ("owned", _u64 * 32)),
         *(("map", _address), ("seen", _address), ("map_mask", _u32), ("previous", _u32)),
         ("blocks", _address),
-        *((name, _u32) for name in ("blocks_mask", "edge_count", "block_count", "pad2")),
+        *((name, _u32) for name in ("blocks_mask", "edge_count", "block_count")),
+        *(("error", ctypes.c_int32), ("passes", ctypes.c_uint8 * 256)),
     )
 
 

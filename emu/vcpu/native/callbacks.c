@@ -9,6 +9,8 @@
 
 #include <string.h>
 
+uint32_t emu_plan(const uint8_t *data, uint32_t size, uint32_t kinds, struct play *plays, uint32_t *told);
+
 #define MAX_READS 256
 #define VERSION 8 // in struct kvm_steal_time
 #define MAX_CURRENT 16
@@ -78,7 +80,9 @@ struct run {
     uint8_t *map, *seen;
     uint32_t map_mask, previous;
     uint64_t *blocks;
-    uint32_t blocks_mask, edge_count, block_count, pad2;
+    uint32_t blocks_mask, edge_count, block_count;
+    int32_t error;        // the engine's, of the last execution
+    uint8_t passes[256];  // by exit code: whether it says that all is well
 };
 
 unsigned emu_run_size(void) { return sizeof(struct run); }
@@ -322,4 +326,16 @@ int emu_suspicious(const struct run *run, int current, int forward)
             return 1;
     }
     return 0;
+}
+
+// One execution of what `data` means to a host (plans.c); whether it passes and nothing about it is to be looked at more
+// closely. `told` is as emu_plan tells; `judged`: 1, reads are to be current; 2, they never go back, whatever the host
+// does.
+int emu_passes(
+    struct run *run, const uint8_t *data, uint32_t size, uint32_t kinds, struct play *plays, uint32_t *told,
+    uint32_t judged)
+{
+    run->play_count = emu_plan(data, size, kinds, plays, told);
+    run->error = emu_execute(run);
+    return run->ended && run->passes[run->exit_code] && !emu_suspicious(run, judged & 1, told[0] || judged & 2);
 }
