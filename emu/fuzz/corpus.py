@@ -12,7 +12,7 @@ from pathlib import Path
 
 from emu.fuzz.harness import MAP_SIZE, Harness
 from emu.fuzz.records import HEADER_SIZE, Record, decode, encode
-from emu.fuzz.sweep import first_steps
+from emu.fuzz.sweep import first_steps, in_parts
 
 # How often an edge was taken counts by these steps, as in libFuzzer and AFL.
 _STEPS = bytes(
@@ -43,12 +43,12 @@ def minimized(
 
 
 def dictionary(host: str, events: frozenset[str]) -> str:
-    """Records that a host of this class begins with, as a dictionary of libFuzzer and AFL++."""
-    lines = ["# one record each: the kind, the gap, the argument"]
-    for kind, argument in first_steps(host, events):
-        for gap in _WORD_GAPS:
-            data = encode(decode(b"", host)._replace(records=(Record(kind, gap, argument),)))[HEADER_SIZE:]
-            lines.append('"' + "".join(f"\\x{byte:02x}" for byte in data) + '"')
+    """Records that a host of this class begins with, and updates in parts, as a dictionary of libFuzzer and AFL++."""
+    lines = ["# records, each of a kind, a gap and an argument"]
+    single = [(Record(kind, gap, argument),) for kind, argument in first_steps(host, events) for gap in _WORD_GAPS]
+    for records in (*single, *in_parts(_WORD_GAPS)):
+        data = encode(decode(b"", host)._replace(records=records))[HEADER_SIZE:]
+        lines.append('"' + "".join(f"\\x{byte:02x}" for byte in data) + '"')
     return "\n".join(lines) + "\n"
 
 

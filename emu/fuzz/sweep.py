@@ -3,7 +3,7 @@
 In Linux: nothing like it; SPIN does the same to models.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations_with_replacement
 from typing import NamedTuple
 
@@ -74,18 +74,14 @@ def families(host: str, accesses: int, events: frozenset[str] = frozenset()) -> 
             for kind, argument in one
         ),
     )
-    # 127 of them and one more make the lowest byte of version what it was.
-    bursts = [(records.BURST, _BOTH_HALVES << 8 | times - 1) for times in (127, 128)]
-    before = [(records.UPDATE, _BOTH_HALVES), *bursts]
+    before = _before()
     _add(
         *(found, "1, 127 or 128 updates, and then one in two parts", len(before) * len(points) ** 2 * 6),
         (
-            Input(host, 2, 0, (Record(kind, at, argument), *_parts(after, count, later)))
+            Input(host, 2, 0, (Record(kind, at, argument), *parts))
             for kind, argument in before
             for at in points
-            for after in points
-            for count in (1, 2, 3)
-            for later in (1, 2)
+            for parts in in_parts(points)
         ),
     )
     for kind, stores in ((records.STEP, 3), (records.HALVES, 4)):
@@ -113,6 +109,17 @@ def first_steps(host: str, events: frozenset[str] = frozenset()) -> list[tuple[s
     """What a host of this class is made to do first: kinds of records with the arguments that tell most."""
     found = [(kind, argument) for kind in records.KINDS[host] for argument in _ARGUMENTS.get(kind, (_BOTH_HALVES,))]
     return found + [(kind, argument) for kind in records.EVENTS if kind in events for argument in _EVENTS[kind]]
+
+
+def in_parts(gaps: Iterable[int]) -> Iterator[tuple[Record, ...]]:
+    """One update in two parts, the first after one of so many accesses."""
+    return (_parts(gap, count, later) for gap in gaps for count in (1, 2, 3) for later in (1, 2))
+
+
+def _before() -> list[tuple[str, int]]:
+    """What may come before one in parts. 127 updates and one more make the lowest byte of version what it was."""
+    bursts = [(records.BURST, _BOTH_HALVES << 8 | times - 1) for times in (127, 128)]
+    return [(records.UPDATE, _BOTH_HALVES), *bursts]
 
 
 def _add(found: list[Family], name: str, count: int, inputs: Iterator[Input]) -> None:
