@@ -9,6 +9,7 @@ In Linux: fork(2), unix(7) SCM_RIGHTS and SCM_CREDENTIALS. Android calls its own
 
 import ctypes
 import fcntl
+import gc
 import importlib
 import json
 import os
@@ -42,6 +43,7 @@ def main() -> None:
             module, _, function = asked["function"].partition(":")
             # Before the copy is made, so that the next one has it too.
             loaded = importlib.import_module(module)
+            gc.freeze()  # a copy's collector would write to all that is loaded, and so make it a copy indeed
             pid = os.fork()
             if pid == 0:
                 channel.close()
