@@ -32,6 +32,9 @@ _MAX_LINE = 1 << 20
 _MOST_AHEAD = 16  # sequences of 64 operations: as much as a pipe holds
 _TRIALS = 300  # to make a sequence shorter
 _AREAS = (0x1000, 0x1040, 0x2000, RAM - 64)
+_WRITTEN, _LOW_BITS = (*_AREAS, 0, RAM, 0xFFFFFFFFFFFFFFC0), (1, 1, 1, 1, 0, 2, 3, 0x21)  # to the MSR
+_DELAYS = (0, 1, 1000, 1 << 32, (1 << 63) + 5, (1 << 64) - 1)
+_FIELDS = ((0, 8), (8, 4), (8, 4), (16, 1), (12, 4))  # of the area: offset, size
 _JUNK = (0, 1, 2, 7, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF)
 
 
@@ -377,19 +380,24 @@ def sequences(ask: Device) -> Iterator[list[Operation]]:
 
 
 def _operation(draw: random.Random, among: Sequence[str]) -> Operation:
-    what = draw.choice(among)
+    drawn = draw.getrandbits(96)  # more than all choices need: what is left over makes them even enough
+    drawn, at = divmod(drawn, len(among))
+    what = among[at]
     if what == "rdmsr":
-        return Operation(what, draw.choice([abi.MSR_KVM_STEAL_TIME] * 4 + [abi.MSR_KVM_PV_EOI_EN]))
+        return Operation(what, abi.MSR_KVM_STEAL_TIME if drawn % 5 else abi.MSR_KVM_PV_EOI_EN)
     if what == "wrmsr":
-        msr = draw.choice([abi.MSR_KVM_STEAL_TIME] * 7 + [abi.MSR_KVM_PV_EOI_EN])
-        area = draw.choice((*_AREAS, 0, RAM, 0xFFFFFFFFFFFFFFC0))
-        return Operation(what, msr, area | draw.choice((1, 1, 1, 1, 0, 2, 3, 0x21)))
+        drawn, at = divmod(drawn, 8)
+        drawn, area = divmod(drawn, len(_WRITTEN))
+        msr = abi.MSR_KVM_STEAL_TIME if at else abi.MSR_KVM_PV_EOI_EN
+        return Operation(what, msr, _WRITTEN[area] | _LOW_BITS[drawn % len(_LOW_BITS)])
     if what == "update":
-        return Operation(what, draw.choice((0, 1, 1000, 1 << 32, (1 << 63) + 5, (1 << 64) - 1, draw.getrandbits(40))))
+        drawn, at = divmod(drawn, len(_DELAYS) + 1)
+        return Operation(what, _DELAYS[at] if at < len(_DELAYS) else drawn % (1 << 40))
     if what == "store":
-        area = draw.choice(_AREAS)
-        offset, size = draw.choice(((0, 8), (8, 4), (8, 4), (16, 1), (12, 4)))
-        return Operation(what, area + offset, size, draw.choice(_JUNK) % (1 << 8 * size))
+        drawn, area = divmod(drawn, len(_AREAS))
+        drawn, at = divmod(drawn, len(_FIELDS))
+        offset, size = _FIELDS[at]
+        return Operation(what, _AREAS[area] + offset, size, _JUNK[drawn % len(_JUNK)] % (1 << 8 * size))
     return Operation(what)
 
 

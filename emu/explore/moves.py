@@ -61,12 +61,14 @@ class Moves:
         self._reads: dict[_Key, tuple[int, int]] = {}  # where a guest's side reads the area: offset, size
         self._moves: dict[tuple[_Key, bytes], Move] = {}
         self._steps: dict[_Key, Step] = {}
+        self._last: tuple[Snapshot | None, _Key | None] = None, None  # asked for last: a state, and its guest's side
 
     # --- the guest's -------------------------------------------------------------------------------------------------
 
     def move(self, here: Snapshot) -> Move | None:
         """Where the guest goes from here, if that is known."""
-        side = self._guest_side(here) if self._moves else None
+        side = self._guest_side(here)
+        self._last = here, side
         read = None if side is None else self._reads.get(side)
         if side is None or read is None:
             return None
@@ -75,8 +77,8 @@ class Moves:
 
     def moved(self, here: Snapshot, access: Access | None, move: Move) -> None:
         """The guest went on from here; `access` is the one thing that was noticed of it, if it was one."""
-        side = None if access is None or access.write else self._guest_side(here)
-        if side is None or access is None:
+        last, side = self._last
+        if side is None or last is not here or access is None or access.write:
             return
         (gpa,) = sides.areas(here.state[2])
         if gpa is None or not 0 <= access.gpa - gpa <= abi.KVM_STEAL_TIME_SIZE - access.size:
