@@ -92,11 +92,14 @@ class Runner:
         self._ran = False
         made = self.made, self.switched, self.jumped
         self._now = self.machine.state()
-        return Snapshot(self._now, pages, self.monitor.state, *made, self.machine.console.output)
+        own_tables = self.machine.engine.own_tables
+        return Snapshot(self._now, pages, self.monitor.state, *made, own_tables, self.machine.console.output)
 
     def restore(self, snapshot: Snapshot, ahead: Ahead = NOTHING_AHEAD) -> None:
         """Be there again, with what is known of what lies `ahead` of there."""
         self.memory.restore(snapshot.pages, look=self._ran)
+        # Another process may have gone there, and this one knows nothing of it.
+        self.machine.engine.own_tables = self.machine.engine.own_tables or snapshot.own_tables
         self._ran = False
         self.machine.console.remember(snapshot.printed)  # another schedule may have printed something else
         self.machine.load(snapshot.state, self._now)

@@ -21,7 +21,10 @@ _SIZE = abi.KVM_STEAL_TIME_SIZE
 
 
 class Snapshot(NamedTuple):
-    """All that a schedule has come to: the machine, its RAM, and what the monitor remembers."""
+    """All that a schedule has come to: the machine, its RAM, and what the monitor remembers.
+
+    `own_tables`: the guest may have page tables that it was not given.
+    """
 
     state: State
     pages: Pages
@@ -29,6 +32,7 @@ class Snapshot(NamedTuple):
     made: tuple[int, ...]
     switched: int
     jumped: int
+    own_tables: bool
     printed: bytes  # decides nothing of what follows
 
 

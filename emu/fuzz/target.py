@@ -187,6 +187,7 @@ def owned(machine: Machine) -> list[tuple[int, int]]:
 
 
 def own_tables(machine: Machine) -> list[int]:
-    """The numbers of the pages in which the guest has page tables of its own; none where it uses those it was given."""
-    paging = machine.packages[0].vcpu.paging()
-    return [] if paging.cr3 == abi.PAGE_TABLES_GPA else table_pages(machine.ram, paging)
+    """The numbers of the pages in which the guest's page tables lie; none where they are those that it was given."""
+    found = table_pages(machine.ram, machine.packages[0].vcpu.paging())
+    given = range(abi.PAGE_TABLES_GPA // abi.PAGE_SIZE, abi.PAGE_TABLES_END_GPA // abi.PAGE_SIZE)
+    return [] if all(page in given for page in found) else found

@@ -39,6 +39,9 @@ class Memory:
             found = ram.bytes[at : at + _SLICE]
             if found != blank[: len(found)]:
                 self._copy[at : at + len(found)] = found
+        tables = range(abi.PAGE_TABLES_GPA, abi.PAGE_TABLES_END_GPA, abi.PAGE_SIZE)
+        used = [at for at in tables if any(ram.bytes[at : at + abi.PAGE_SIZE])]
+        self._tables_end = used[-1] + abi.PAGE_SIZE if used else abi.PAGE_TABLES_GPA
 
     def keep(self, *, look: bool = True) -> Pages:
         """The pages that differ now from the first content, by their numbers.
@@ -92,7 +95,7 @@ class Memory:
             self._compare(0, self._ram.size)
             return
         # Even in these tables the processor marks entries that it goes by.
-        self._compare(abi.PAGE_TABLES_GPA, abi.PAGE_TABLES_END_GPA)
+        self._compare(abi.PAGE_TABLES_GPA, self._tables_end)
         for page in written:
             self._note_changed(page * abi.PAGE_SIZE, (page + 1) * abi.PAGE_SIZE)
 

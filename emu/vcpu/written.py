@@ -1,7 +1,8 @@
 """Which pages a guest with flat addresses has stored to, and which the host has.
 
 What the engine itself stores, the accessed and dirty bits of page tables, no hook hears of. In the tables that a guest
-is given, whoever asks must look for that; once a guest has had tables of its own, it may be anywhere.
+is given, whoever asks must look for that; once a guest has had tables of its own, or has stored to those, it may be
+anywhere.
 
 In Linux: KVM_GET_DIRTY_LOG, Documentation/virt/kvm/api.rst.
 """
@@ -14,6 +15,7 @@ from emu import abi
 from emu.vcpu import native
 from emu.vcpu.engine import Engine
 
+_GIVEN_TABLES = frozenset(range(abi.PAGE_TABLES_GPA // abi.PAGE_SIZE, abi.PAGE_TABLES_END_GPA // abi.PAGE_SIZE))
 _u64, _address = ctypes.c_uint64, ctypes.c_void_p
 
 
@@ -50,7 +52,10 @@ class Written:
     def take(self) -> set[int] | None:
         """The numbers of the pages stored to since this was asked last; None where it may be any."""
         now = self._now
-        found = {*self._pages[: now.count], *self._host}
+        found = {*self._pages[: now.count]}
+        if not found.isdisjoint(_GIVEN_TABLES):  # they lead to tables elsewhere from now on, as far as can be known
+            self._engine.own_tables = True
+        found |= self._host
         for page in self._pages[: now.count]:
             self._map[page] = 0
         now.count = 0

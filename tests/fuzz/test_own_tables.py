@@ -7,6 +7,7 @@ import pytest
 
 from emu import toolchain
 from emu.compiler import find_compiler
+from emu.explore import runner
 from emu.explore.cause import cause
 from emu.explore.evidence import evidence
 from emu.explore.instance import Instance, read_of
@@ -18,7 +19,8 @@ from emu.fuzz.records import HOSTS, ODD_HOST, encode
 from emu.fuzz.sweep import families
 from emu.fuzz.target import Target, target_of
 from emu.guest import load_guest
-from emu.vcpu import bare
+from emu.history.memory import Memory
+from emu.vcpu import bare, written
 from tests import upper_half
 from tests.explore.readers import ALL
 from tests.fuzz.test_harness import needs_c, some_inputs
@@ -59,6 +61,43 @@ int main(uint32_t cpu, uint32_t ncpus)
     steal_register(&steal_areas[cpu]);
     for (int i = 0; i < READS; i++)
         marked_read((shared_area *)((uint32_t)&steal_areas[cpu] + UPPER));
+    return EXIT_PASS;
+}
+"""
+
+_EXTENDED = """
+#include "reader.h"
+#define UPPER 0xffff800000000000ull
+static uint64_t directories[512] __attribute__((aligned(4096))), pages[512] __attribute__((aligned(4096)));
+
+static uint64_t reader(shared_area *area)
+{
+    uint32_t version;
+    uint64_t steal;
+    do {
+        version = area->version;
+        barrier();
+        steal = area->steal;
+        barrier();
+    } while (version & 1 || version != area->version);
+    return steal;
+}
+int main(uint32_t cpu, uint32_t ncpus)
+{
+    (void)ncpus;
+    uint64_t *top;
+    __asm__ volatile("mov %0, cr3" : "=r"(top));
+    for (uint64_t i = 0; i < 512; i++)
+        pages[i] = i << 21 | 0x83;
+    directories[0] = (uint64_t)pages | 3;
+    top[256] = (uint64_t)directories | 3;
+    if (!steal_offered(cpu))
+        return EXIT_NO_FEATURE;
+    steal_register(&steal_areas[cpu]);
+    for (int i = 0; i < READS; i++) {
+        marked_read((shared_area *)((uint64_t)&steal_areas[cpu] + UPPER));
+        *(volatile uint64_t *)(UPPER + 0x200000 * i + 0x1f0000) = i; // a page of its own, dirty from now on
+    }
     return EXIT_PASS;
 }
 """
@@ -152,6 +191,27 @@ def test_two_levels_with_pages_of_four_mebibytes_are_tables_too(folder: Path) ->
     assert Search(Instance(image, updates=1, properties=ALL)).run().verdict == PROVED
     one = Harness(Target(image, "short32"))
     assert one._bare is not None and len(one._bare._tables) == 2
+    assert not any(map(one.fails, some_inputs(100))) and not one.exactly
+    assert one._bare.whole()
+
+
+def test_tables_that_were_given_and_are_extended_are_a_guests_own(folder: Path) -> None:
+    source, program = folder / "extended.c", folder / "extended.elf"
+    source.write_text(_EXTENDED, encoding="utf-8")
+    toolchain.build(source, program)
+    image = load_guest(program)
+    instance = Instance(image, updates=1, halves=True, properties=ALL)
+    found = Search(instance).run()
+    assert found.verdict == PROVED
+    assert Search(instance, jobs=2).run() == found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "Memory", lambda ram, written=None: Memory(ram))
+        assert Search(instance).run() == found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(written, "_GIVEN_TABLES", frozenset())
+        assert Search(instance, jobs=2).run() != found  # the bits in the new tables would not be seen
+    one = Harness(Target(image, "extended"))
+    assert one._bare is not None and len(one._bare._tables) > 3
     assert not any(map(one.fails, some_inputs(100))) and not one.exactly
     assert one._bare.whole()
 
