@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from emu.faults import HostError
-from emu.fuzz.corpus import written
+from emu.fuzz.corpus import dictionary, written
 from emu.fuzz.harness import MAP_SIZE
 from emu.fuzz.records import MOST_BYTES
 from emu.fuzz.target import target_of
@@ -50,12 +50,12 @@ def start(job: Job, jobs: int) -> list["subprocess.Popen[bytes]"]:
     if not any(seeds.iterdir()):
         (seeds / "nothing").write_bytes(bytes(4))
     target = target_of(job.target)
-    dictionary = written(out, target.host, target.events)
+    place = written(out, dictionary(target.host, target.events))
     found = []
     for number in range(jobs):
         one = job._replace(number=number, seed=job.seed + number, sweep=job.sweep and not number, seconds=0)
         words = [program, "-i", str(seeds), "-o", str(out / "afl"), "-t", "20000", "-G", str(MOST_BYTES)]
-        words += ["-x", str(dictionary)]
+        words += ["-x", str(place)]
         words += [*("-M" if not number else "-S", f"emu{number}"), "-s", str(one.seed + 1)]
         words += ["-V", str(int(job.seconds))] if job.seconds else []
         words += ["--", sys.executable, "-m", "emu.fuzz.afl", json.dumps(one._asdict())]

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from emu.fuzz import operations
 from emu.fuzz.harness import MAP_SIZE, Harness
 from emu.fuzz.records import HEADER_SIZE, Record, decode, encode
 from emu.fuzz.sweep import first_steps, in_parts
@@ -44,18 +45,27 @@ def minimized(
 
 def dictionary(host: str, events: frozenset[str]) -> str:
     """Records that a host of this class begins with, and updates in parts, as a dictionary of libFuzzer and AFL++."""
-    lines = ["# records, each of a kind, a gap and an argument"]
     single = [(Record(kind, gap, argument),) for kind, argument in first_steps(host, events) for gap in _WORD_GAPS]
-    for records in (*single, *in_parts(_WORD_GAPS)):
-        data = encode(decode(b"", host)._replace(records=records))[HEADER_SIZE:]
-        lines.append('"' + "".join(f"\\x{byte:02x}" for byte in data) + '"')
-    return "\n".join(lines) + "\n"
+    words = [
+        encode(decode(b"", host)._replace(records=records))[HEADER_SIZE:]
+        for records in (*single, *in_parts(_WORD_GAPS))
+    ]
+    return _text("records, each of a kind, a gap and an argument", words)
 
 
-def written(folder: Path, host: str, events: frozenset[str]) -> Path:
-    """The dictionary, as a file in the folder of a campaign."""
+def dictionary_of_operations() -> str:
+    """Operations of a guest that tell most about a host, in the same form."""
+    return _text("operations", [operations.encode([one]) for one in operations.alphabet()])
+
+
+def _text(title: str, words: Iterable[bytes]) -> str:
+    lines = ['"' + "".join(f"\\x{byte:02x}" for byte in word) + '"' for word in words]
+    return "\n".join([f"# {title}", *lines]) + "\n"
+
+
+def written(folder: Path, text: str) -> Path:
+    """A dictionary as a file in the folder of a campaign."""
     place = folder / "dictionary"
-    text = dictionary(host, events)
     if not place.is_file() or place.read_text(encoding="ascii") != text:
         part = place.with_suffix(f".{os.getpid()}")
         part.write_text(text, encoding="ascii")

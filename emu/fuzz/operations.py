@@ -142,10 +142,22 @@ def _own_place(gpa: int, size: int) -> int:
 
 def short_sequences() -> Iterator[tuple[str, int, Iterator[list[Operation]]]]:
     """Families of short sequences about steal time that are gone through completely: name, size, sequences."""
+    letters = alphabet()
+    every = [operations.Cpuid(leaf) for leaf in LEAVES] + [
+        one for msr in _ALL_MSRS for one in (operations.Rdmsr(msr), operations.Wrmsr(msr, 1), operations.Wrmsr(msr, 2))
+    ]
+    yield "one operation", len(every), ([one] for one in every)
+    for length in (1, 2, 3):
+        sequences = (list(some) for some in itertools.product(letters, repeat=length))
+        yield f"{length} operations on steal time", len(letters) ** length, sequences
+
+
+def alphabet() -> list[Operation]:
+    """The operations that tell most about a steal-time device."""
     area, other = ARENA_GPA, ARENA_GPA + abi.KVM_STEAL_TIME_SIZE
     steal = abi.MSR_KVM_STEAL_TIME
     version, told = area + abi.KVM_STEAL_TIME_VERSION, area + abi.KVM_STEAL_TIME_STEAL
-    alphabet: list[Operation] = [
+    return [
         *(operations.Wrmsr(steal, value) for value in (area | 1, other | 1, area, area | 2, 1 << 52 | 1, 1, 0)),
         operations.Rdmsr(steal),
         *(operations.Store(version, value, 4) for value in (1, 0xFFFFFFFE, 0xFFFFFFFF)),
@@ -154,10 +166,3 @@ def short_sequences() -> Iterator[tuple[str, int, Iterator[list[Operation]]]]:
         operations.Store(area + abi.KVM_STEAL_TIME_FLAGS, 7, 4),
         *(operations.Reenter(), operations.Reset(), operations.SaveRestore()),
     ]
-    every = [operations.Cpuid(leaf) for leaf in LEAVES] + [
-        one for msr in _ALL_MSRS for one in (operations.Rdmsr(msr), operations.Wrmsr(msr, 1), operations.Wrmsr(msr, 2))
-    ]
-    yield "one operation", len(every), ([one] for one in every)
-    for length in (1, 2, 3):
-        sequences = (list(some) for some in itertools.product(alphabet, repeat=length))
-        yield f"{length} operations on steal time", len(alphabet) ** length, sequences

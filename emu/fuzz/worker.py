@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from emu import data
 from emu.devices.steal_time import StealTime
 from emu.fuzz import findings, operations, sweep
-from emu.fuzz.corpus import written
+from emu.fuzz.corpus import dictionary, dictionary_of_operations, written
 from emu.fuzz.findings import Findings, HostFindings
 from emu.fuzz.harness import MAP_SIZE, Harness
 from emu.fuzz.host import HostHarness
@@ -79,6 +79,10 @@ class Session:
 
     def families(self) -> Iterator[tuple[str, int, Iterator[bytes]]]:
         """Inputs that are short, by families: name, size, inputs."""
+        raise NotImplementedError
+
+    def dictionary(self) -> Path:
+        """Where a dictionary for the engine stands."""
         raise NotImplementedError
 
     def sweep(self) -> None:
@@ -157,9 +161,9 @@ class GuestSession(Session):
         return True
 
     def dictionary(self) -> Path:
-        """Where a dictionary for the engine stands."""
+        """See Session."""
         target = self.harness.target
-        return written(Path(self.job.out), target.host, target.events)
+        return written(Path(self.job.out), dictionary(target.host, target.events))
 
     def families(self) -> Iterator[tuple[str, int, Iterator[bytes]]]:
         """See Session."""
@@ -221,6 +225,10 @@ class HostSession(Session):
                 self.tell_found(made.key, made.why)
         return True
 
+    def dictionary(self) -> Path:
+        """See Session."""
+        return written(Path(self.job.out), dictionary_of_operations())
+
     def families(self) -> Iterator[tuple[str, int, Iterator[bytes]]]:
         """See Session."""
         for name, size, sequences in operations.short_sequences():
@@ -280,8 +288,7 @@ def _atheris(session: Session) -> None:
             os._exit(0)
 
     options = [f"-max_len={session.most_bytes}", f"-seed={job.seed % (1 << 31) + 1}", "-reload=1", "-verbosity=0"]
-    if isinstance(session, GuestSession):
-        options.append(f"-dict={session.dictionary()}")
+    options.append(f"-dict={session.dictionary()}")
     atheris.Setup(["emu-fuzz", *options, str(corpus)], one)
     if not isinstance(session, GuestSession):
         atheris.Fuzz()

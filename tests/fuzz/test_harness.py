@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from emu.fuzz import corpus
+from emu.fuzz import corpus, operations
 from emu.fuzz.exact import Exact
 from emu.fuzz.harness import Harness
 from emu.fuzz.outcome import failure
@@ -167,5 +167,9 @@ def test_merged_corpus_takes_the_same_edges_as_often_with_fewer_inputs() -> None
 def test_words_of_the_dictionary_are_records() -> None:
     lines = corpus.dictionary(HOSTILE, frozenset(("refuse",))).splitlines()[1:]
     words = [bytes.fromhex(line.strip('"').replace("\\x", "")) for line in lines]
+    assert max(map(len, words)) <= 64  # libFuzzer takes no longer ones
     found = {decode(bytes(4) + word, HOSTILE).records[0].kind for word in words}
     assert found == {*KINDS[HOSTILE], "refuse"}
+    lines = corpus.dictionary_of_operations().splitlines()[1:]
+    words = [bytes.fromhex(line.strip('"').replace("\\x", "")) for line in lines]
+    assert [operations.decode(word)[0] for word in words] == operations.alphabet()
