@@ -218,7 +218,6 @@ PLACE = Kind(_place, _is_place)
 
 ABI_HELP = "kvm: the interface of today; kvm-bugs: with the defects of real KVM; kvm-2011: that of the 2011 document"
 
-RAM = size(abi.MIN_RAM, abi.MAX_RAM, abi.PAGE_SIZE)
 OPTIONS = (
     Option("vcpus", "vcpus", whole(1, abi.MAX_VCPUS), "how many virtual CPUs the guest has", metavar="N"),
     Option("pcpus", "pcpus", whole(1, abi.MAX_VCPUS), "how many physical CPUs the host has for them", metavar="N"),
@@ -243,7 +242,7 @@ OPTIONS = (
     Option("seed", "seed", whole(0, (1 << 64) - 1), "for everything random", metavar="N"),
     Option("pin", "pin", PLACE, "bind a vCPU to a pCPU, as VCPU=PCPU", repeats=True, metavar="V=P"),
     Option("weight", "weight", PLACE, "a vCPU's weight under fair, as VCPU=WEIGHT", repeats=True, metavar="V=W"),
-    Option("ram", "ram", RAM, "guest memory, such as 16M", metavar="SIZE"),
+    Option("ram", "ram", size(abi.MIN_RAM, abi.MAX_RAM, abi.PAGE_SIZE), "guest memory, such as 16M", metavar="SIZE"),
     Option(
         "host-model",
         "host_model",

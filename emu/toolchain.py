@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from emu import data
@@ -74,18 +74,16 @@ def build_together(
     *,
     compiler: Compiler | None = None,
     tell: Tell = to_stderr,
-    made: list[Path] | None = None,
+    made: Sequence[Path] = (),
 ) -> None:
     """Compiles several sources of one folder, .c or .S, and links them to one 64-bit guest program at `output`.
 
     The start code is always ours. Messages and debug information call each source by its bare name. `made` are the
     objects that `compile_once` has made, of the start code and of more sources. Raises HostError as `build` does.
     """
-    parts = sources if made is not None else [*sources, *_shared()]
+    parts = sources if made else [*sources, *_shared()]
     compiler = compiler or find_compiler()
-    compiler.link(
-        parts, output, 64, typed=sources[0].name, root=sources[0].parent, tell=tell, made=made if made else ()
-    )
+    compiler.link(parts, output, 64, typed=sources[0].name, root=sources[0].parent, tell=tell, made=made)
 
 
 def compile_once(sources: list[Path], folder: Path, compiler: Compiler) -> list[Path]:

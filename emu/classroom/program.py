@@ -40,7 +40,7 @@ def build(
         objects = [folder / name for name in made]
         for path, content in zip(objects, made.values(), strict=True):
             path.write_bytes(content)
-        toolchain.build_together(sources, output, compiler=compiler, tell=lambda _: None, made=objects or None)
+        toolchain.build_together(sources, output, compiler=compiler, tell=lambda _: None, made=objects)
         program = output.read_bytes()
     if len(program) > MAX_PROGRAM:
         raise HostError(f"the program is larger than {MAX_PROGRAM >> 20} MiB", own[0] if own else "")

@@ -28,7 +28,7 @@ from emu.faults import HostError
 from emu.guest import load_guest
 from emu.history.edits import MAX_BURST
 from emu.history.recording import to_bytes as recording_bytes
-from emu.scenario import HOST_MODELS, RAM, STEAL_STORES, is_digits
+from emu.scenario import HOST_MODELS, STEAL_STORES, from_text, is_digits
 
 _STATUS = {PROVED: 0, REFUTED: 1, OPEN: 3}
 _OTHER_CPU = "other-cpu"
@@ -144,18 +144,11 @@ def _instances(parsed: argparse.Namespace) -> list[Instance]:
         properties=names,
         own=own,
         reads=reads,
-        ram=0 if parsed.ram is None else _ram(parsed.ram),
+        ram=0 if parsed.ram is None else from_text({"ram": [parsed.ram]}).ram,
     )
     if not offered.updates:
         return [offered]
     return [offered, offered._replace(withheld=(_STEAL_TIME,))]
-
-
-def _ram(text: str) -> int:
-    try:
-        return int(RAM.read(text))
-    except ValueError as error:
-        raise HostError(f"{text!r} {error}", "--ram") from None
 
 
 def _properties(words: list[str]) -> tuple[frozenset[str], tuple[tuple[str, Own], ...]]:

@@ -25,7 +25,6 @@ from emu.vcpu.watch import Access
 
 _MOST = 4096  # sides that are remembered
 _UPDATE = Package.fields.index("update")
-_STEAL = len(Package.fields) + Package.parts.index("steal")
 _PV_EOI = len(Package.fields) + Package.parts.index("pv_eoi")
 _REQUESTED = StealTime.fields.index("requested")
 _PENDING = PvEoi.fields.index("pending")
@@ -95,7 +94,7 @@ class Moves:
         if not self._moves_known:
             return None
         own, vcpus, (package,), parts = here.state
-        steal = package[_STEAL]
+        steal = package[sides.STEAL]
         if steal is None or steal[_REQUESTED] or package[_UPDATE] not in (None, BY_HAND):
             return None
         where = sides.areas((package,))

@@ -14,8 +14,8 @@ from emu.history.memory import Memory, Pages
 from emu.package import Package
 from emu.stateful import State
 
-_OF_HOST = tuple(Package.fields.index(name) for name in ("update", "store_in", "added_ns"))
-_STEAL = len(Package.fields) + Package.parts.index("steal")
+STEAL = len(Package.fields) + Package.parts.index("steal")  # in a package's state
+_OF_HOST = (*(Package.fields.index(name) for name in ("update", "store_in", "added_ns")), STEAL)
 _MSR_VALUE = StealTime.fields.index("msr_value")
 _SIZE = abi.KVM_STEAL_TIME_SIZE
 
@@ -40,7 +40,7 @@ def areas(packages: State) -> tuple[int | None, ...]:
     """Where each vCPU's area is, as the MSR says; None where none is registered."""
     found = []
     for package in packages:
-        value = 0 if package[_STEAL] is None else package[_STEAL][_MSR_VALUE]
+        value = 0 if package[STEAL] is None else package[STEAL][_MSR_VALUE]
         found.append(value & abi.KVM_STEAL_ADDRESS_MASK if value & abi.KVM_MSR_ENABLED else None)
     return tuple(found)
 
@@ -48,14 +48,14 @@ def areas(packages: State) -> tuple[int | None, ...]:
 def of_guest(package: State) -> State:
     """What of a package is the guest's."""
     own = list(package)
-    for place in (*_OF_HOST, _STEAL):
+    for place in _OF_HOST:
         own[place] = None
     return tuple(own)
 
 
 def of_host(package: State) -> State:
     """What of a package is the host's."""
-    return tuple([package[place] for place in (*_OF_HOST, _STEAL)])
+    return tuple([package[place] for place in _OF_HOST])
 
 
 def without_areas(pages: Pages, memory: Memory, where: tuple[int | None, ...]) -> dict[int, bytes]:
@@ -89,7 +89,7 @@ def joined(guest: Snapshot, host: Snapshot, memory: Memory) -> Snapshot:
     own, vcpus, (package,), parts = guest.state
     _, _, (other,), _ = host.state
     mixed = list(package)
-    for place in (*_OF_HOST, _STEAL):
+    for place in _OF_HOST:
         mixed[place] = other[place]
     (gpa,) = where = areas((other,))
     assert gpa is not None

@@ -15,9 +15,9 @@ from emu.fuzz.records import GROUPS, HOSTILE, HOSTS, LIES, ODD_HOST
 from emu.guest import load_guest
 from emu.machine import Machine
 from emu.result import LIMITS
-from emu.scenario import RAM, Config, did_you_mean
+from emu.scenario import Config, did_you_mean, from_text
 from emu.trace import Event
-from emu.vcpu.paging import table_pages
+from emu.vcpu.paging import GIVEN_TABLES, table_pages
 
 _NEVER_PS = 10**18  # no quantum ends by itself
 _PROLOGUE_INSNS = 200_000_000  # before the moment at which a guest is entered: a kernel starts up first
@@ -65,7 +65,7 @@ class Target(NamedTuple):
         return Config(
             quantum_ps=_NEVER_PS,
             time_limit_ps=_NEVER_PS,
-            ram=RAM.read(self.ram) if self.ram else needed_ram(self.image),
+            ram=from_text({"ram": [self.ram]}).ram if self.ram else needed_ram(self.image),
             insn_limit=_PROLOGUE_INSNS + self.insns,
             exit_limit=_PROLOGUE_INSNS,
         )
@@ -95,18 +95,13 @@ def target_of(table: dict[str, Any]) -> Target:
         if one not in GROUPS:
             raise HostError(f"there is no group of events {one!r}", "--also", did_you_mean(str(one), GROUPS))
     rest: dict[str, Any] = {key: table[key] for key in ("host", "since", "clamps", "read", "ram") if key in table}
-    if rest.get("ram"):
-        try:
-            RAM.read(rest["ram"])
-        except ValueError as error:
-            raise HostError(f"{rest['ram']!r} {error}", "--ram") from None
     rest["also"] = tuple(sorted(set(also)))
     found = Target(
         load_guest(table["guest"]), table["guest"], insns=insns, passes=tuple(passes), oracles=tuple(oracles), **rest
     )
     if found.host not in HOSTS:
         raise HostError(f"there is no host {found.host!r}", "--host", did_you_mean(found.host, HOSTS))
-    _ = found.declared
+    _ = found.declared, found.config()  # which raise what is wrong
     return found
 
 
@@ -189,5 +184,4 @@ def owned(machine: Machine) -> list[tuple[int, int]]:
 def own_tables(machine: Machine) -> list[int]:
     """The numbers of the pages in which the guest's page tables lie; none where they are those that it was given."""
     found = table_pages(machine.ram, machine.packages[0].vcpu.paging())
-    given = range(abi.PAGE_TABLES_GPA // abi.PAGE_SIZE, abi.PAGE_TABLES_END_GPA // abi.PAGE_SIZE)
-    return [] if all(page in given for page in found) else found
+    return [] if GIVEN_TABLES.issuperset(found) else found

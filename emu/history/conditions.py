@@ -124,19 +124,9 @@ class Touches(NamedTuple):
 
 
 def _mapped(machine: Machine, address: int, size: int) -> list[tuple[int, int]]:
-    """Where these bytes are in memory, page by page: (guest-physical address, size); nothing where one page is not
-    mapped now."""
-    vcpu = (machine.acting or machine.packages[0]).vcpu
-    found = []
-    end = address + size
-    while address < end:
-        length = min(end, (address | abi.PAGE_SIZE - 1) + 1) - address
-        gpa = vcpu.translate(address)
-        if gpa is None:
-            return []
-        found.append((gpa, length))
-        address += length
-    return found
+    """Where these bytes are in memory: (guest-physical address, size); nothing where one page is not mapped now."""
+    found = (machine.acting or machine.packages[0]).vcpu.mapped(address, size)
+    return found if sum(length for _, length in found) == size else []
 
 
 def _ranges(places: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -21,6 +21,7 @@ from emu.vcpu.engine import EVERYWHERE, Engine
 from emu.vcpu.exit_codes import NO_EXIT
 from emu.vcpu.native import Play, Run
 from emu.vcpu.native.plain import Plain
+from emu.vcpu.paging import GIVEN_TABLES
 from emu.vcpu.registers import uclib
 
 MAP_SIZE = 1 << 13  # counters of edges; a guest of a few hundred blocks leaves most of them free
@@ -246,10 +247,9 @@ class Bare:
         The page tables that a guest is given are left out: the engine marks an entry when it first goes by it.
         """
         ram, clean = memoryview(self._engine.ram.bytes), memoryview(self._clean)
-        known = {*self.changed_pages(), *self._tables}
+        known = {*self.changed_pages(), *self._tables, *GIVEN_TABLES}
         if self.run.area_size:
             known |= {self.run.area >> 12, self.run.area + self.run.area_size - 1 >> 12}
-        known |= {*range(abi.PAGE_TABLES_GPA // abi.PAGE_SIZE, abi.PAGE_TABLES_END_GPA // abi.PAGE_SIZE)}
         at = 0
         for page in (*sorted(known), len(ram) // abi.PAGE_SIZE):
             end = page * abi.PAGE_SIZE

@@ -7,11 +7,13 @@ In Linux: FNAME(walk_addr_generic) in arch/x86/kvm/mmu/paging_tmpl.h.
 """
 
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from emu import abi
 from emu.ram import Ram
 
+GIVEN_TABLES = frozenset(range(abi.PAGE_TABLES_GPA // abi.PAGE_SIZE, abi.PAGE_TABLES_END_GPA // abi.PAGE_SIZE))  # pages
 _FRAME = 0x000F_FFFF_FFFF_F000
 _QUAD = struct.Struct("<Q")
 _WORD = struct.Struct("<I")
@@ -101,14 +103,22 @@ def table_pages(ram: Ram, paging: Paging) -> list[int]:
 def read_linear(ram: Ram, paging: Paging, linear: int, size: int) -> bytes:
     """Up to `size` bytes from `linear`; shorter where a page is missing or not RAM."""
     found = b""
-    while size > 0:
-        gpa = translate(ram, paging, linear)
-        part = min(size, abi.PAGE_SIZE - linear % abi.PAGE_SIZE)
-        if gpa is None or not ram.holds(gpa, part):
+    for gpa, part in mapped(ram, paging, linear, size):
+        if not ram.holds(gpa, part):
             break
         found += ram.bytes[gpa : gpa + part]
-        linear, size = linear + part, size - part
     return found
+
+
+def mapped(ram: Ram, paging: Paging, linear: int, size: int) -> Iterator[tuple[int, int]]:
+    """Where these bytes are, page by page: guest-physical address and size, as far as pages are present."""
+    while size > 0:
+        gpa = translate(ram, paging, linear)
+        if gpa is None:
+            return
+        part = min(size, abi.PAGE_SIZE - linear % abi.PAGE_SIZE)
+        yield gpa, part
+        linear, size = linear + part, size - part
 
 
 def write_linear(ram: Ram, paging: Paging, linear: int, data: bytes) -> bool:

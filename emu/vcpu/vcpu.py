@@ -18,7 +18,7 @@ from emu.vcpu import decode, port_io, special_moves, stack_fault, system_call, t
 from emu.vcpu.engine import Engine
 from emu.vcpu.exit_codes import NO_EXIT, SYSCALL, SYSENTER, UNASSIGNED_FETCH, EngineError
 from emu.vcpu.nested import Window
-from emu.vcpu.paging import Paging, read_linear, translate
+from emu.vcpu.paging import Paging, mapped, read_linear, translate
 from emu.vcpu.special_moves import DR6
 
 _DR6_SINGLE_STEP = 1 << 14
@@ -179,6 +179,10 @@ class Vcpu:
     def translate(self, linear: int) -> int | None:
         """The guest-physical address of a linear one, or None."""
         return translate(self.ram, self.paging(), linear)
+
+    def mapped(self, linear: int, size: int) -> list[tuple[int, int]]:
+        """Where these bytes are, page by page: guest-physical address and size, as far as pages are present."""
+        return list(mapped(self.ram, self.paging(), linear, size))
 
     def read_linear(self, linear: int, size: int) -> bytes:
         """Up to `size` bytes of guest memory, fewer where a page is missing."""

@@ -14,8 +14,8 @@ from unicorn import unicorn_const
 from emu import abi
 from emu.vcpu import native
 from emu.vcpu.engine import Engine
+from emu.vcpu.paging import GIVEN_TABLES
 
-_GIVEN_TABLES = frozenset(range(abi.PAGE_TABLES_GPA // abi.PAGE_SIZE, abi.PAGE_TABLES_END_GPA // abi.PAGE_SIZE))
 _u64, _address = ctypes.c_uint64, ctypes.c_void_p
 
 
@@ -53,7 +53,7 @@ class Written:
         """The numbers of the pages stored to since this was asked last; None where it may be any."""
         now = self._now
         found = {*self._pages[: now.count]}
-        if not found.isdisjoint(_GIVEN_TABLES):  # they lead to tables elsewhere from now on, as far as can be known
+        if not found.isdisjoint(GIVEN_TABLES):  # they lead to tables elsewhere from now on, as far as can be known
             self._engine.own_tables = True
         found |= self._host
         for page in self._pages[: now.count]:
