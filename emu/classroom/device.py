@@ -12,48 +12,21 @@ import collections
 import contextlib
 import itertools
 import json
-import os
-import random
-import selectors
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from emu import abi
 from emu.classroom import verdict
 from emu.classroom.asks import ANSWERS, Criterion, Device
+from emu.classroom.device_pipe import CLASS, UNASKED, Failed, Host, Silent
+from emu.classroom.foreseen import Foreseen, course, request
+from emu.classroom.operations import RAM, Operation
 from emu.classroom.verdict import Verdict
 from emu.devices.steal_time import StealTime, decode
 from emu.faults import GuestFault
 
-RAM = 0x4000
-CLASS = "StealTime"
-DEADLINE_S = 10
-_MAX_LINE = 1 << 20
 _MOST_AHEAD = 16  # sequences of 64 operations: as much as a pipe holds
 _TRIALS = 300  # to make a sequence shorter
-_AREAS = (0x1000, 0x1040, 0x2000, RAM - 64)
-_WRITTEN, _LOW_BITS = (*_AREAS, 0, RAM, 0xFFFFFFFFFFFFFFC0), (1, 1, 1, 1, 0, 2, 3, 0x21)  # to the MSR
-_DELAYS = (0, 1, 1000, 1 << 32, (1 << 63) + 5, (1 << 64) - 1)
-_FIELDS = ((0, 8), (8, 4), (8, 4), (16, 1), (12, 4))  # of the area: offset, size
-_JUNK = (0, 1, 2, 7, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF)
-
-
-class Operation(NamedTuple):
-    """`what` is one of criteria.DEVICE_OPERATIONS; what the numbers mean depends on it (see `told`)."""
-
-    what: str
-    a: int = 0
-    b: int = 0
-    c: int = 0
-
-    def __str__(self) -> str:
-        if self.what == "rdmsr":
-            return f"rdmsr({_msr(self.a)})"
-        if self.what == "wrmsr":
-            return f"wrmsr({_msr(self.a)}, {self.b:#x})"
-        if self.what == "update":
-            return f"update({self.a:,} ns)"
-        return f"guest stores {self.b} bytes at {self.a:#x} = {self.c:#x}" if self.what == "store" else f"{self.what}()"
 
 
 class Outcome(NamedTuple):
@@ -64,88 +37,11 @@ class Outcome(NamedTuple):
     complaint: str
 
 
-_UNASKED = "the device answers what nobody has asked"
-
-
 def _is_touch(touch: Any) -> bool:
     """`["store", gpa, size, value]` or `["load", gpa, size]`."""
     if type(touch) is not list or not touch or {"store": 4, "load": 3}.get(str(touch[0])) != len(touch):
         return False
     return all(type(number) is int and abs(number) < 1 << 80 for number in touch[1:])
-
-
-class Silent(Exception):
-    """The device has not answered, or has ended."""
-
-
-class Failed(Exception):
-    """The device raised something; with the line of its file, or 0."""
-
-    def __init__(self, what: str, line: int) -> None:
-        super().__init__(what)
-        self.what = what
-        self.line = line
-
-
-class Host:
-    """The process with the device, behind two pipes. Raises Silent and Failed."""
-
-    def __init__(self, source: IO[str], sink: IO[str], deadline_s: float = DEADLINE_S) -> None:
-        self._source, self._sink = source, sink
-        self._deadline_s = deadline_s
-        self._selector = selectors.DefaultSelector()
-        self._room = selectors.DefaultSelector()
-        try:
-            self._selector.register(source, selectors.EVENT_READ)
-            self._room.register(sink, selectors.EVENT_WRITE)
-            os.set_blocking(sink.fileno(), False)
-        except (AttributeError, ValueError, OSError):  # pipes cannot be waited for on Windows
-            self._deadline_s = 0
-        self._buffer = ""
-        self._why = ""
-
-    def ask(self, *asked: Mapping[str, Any]) -> None:
-        """Send a line for each."""
-        if self._why:
-            raise Silent(self._why)
-        left = "".join([json.dumps(one) + "\n" for one in asked]).encode("ascii")
-        while left:
-            try:
-                left = left[os.write(self._sink.fileno(), left) :]
-            except BlockingIOError:
-                if not self._room.select(self._deadline_s):
-                    raise self._silent(
-                        f"the device has not answered for {self._deadline_s:g} seconds, nor read"
-                    ) from None
-            except OSError:
-                raise self._silent("the device has ended") from None
-
-    def answer(self) -> dict[str, Any]:
-        """The next line."""
-        while "\n" not in self._buffer:
-            if self._deadline_s and not self._selector.select(self._deadline_s):
-                raise self._silent(f"the device has not answered for {self._deadline_s:g} seconds")
-            block = self._source.buffer.read1(1 << 16)  # type: ignore[attr-defined]
-            if not block:
-                raise self._silent("the device has ended: it used too much CPU time or memory, or left")
-            self._buffer += block.decode("ascii", "replace")
-            if len(self._buffer) > _MAX_LINE:
-                raise self._silent("the device answers without end")
-        line, _, self._buffer = self._buffer.partition("\n")
-        try:
-            told = json.loads(line)
-        except (ValueError, RecursionError):
-            raise self._silent(_UNASKED) from None
-        if type(told) is not dict:
-            raise self._silent(_UNASKED)
-        if "error" in told:
-            raise Failed(str(told["error"])[:300], told["line"] if type(told.get("line")) is int else 0)
-        return told
-
-    def _silent(self, why: str) -> Silent:
-        """For good: what comes later would be taken for the answer to another question."""
-        self._why = why
-        return Silent(why)
 
 
 class _Side:
@@ -196,16 +92,16 @@ class _Students(_Side):
         self.stored = 0
         outcomes = answer.get("outcomes")
         if type(outcomes) is not list or not all(type(one) is dict for one in outcomes):
-            raise Silent(_UNASKED)
+            raise Silent(UNASKED)
         self._outcomes = iter(outcomes)
 
     def do(self, one: Operation) -> Outcome:
         told = next(self._outcomes, None)
         if told is None:
-            raise Silent(_UNASKED)
+            raise Silent(UNASKED)
         touches = told.get("touches")
         if type(touches) is not list or not all(map(_is_touch, touches)):
-            raise Silent(_UNASKED)
+            raise Silent(UNASKED)
         if one.what == "store":
             self.put(*one[1:])
             return Outcome(None, False, "")
@@ -258,11 +154,14 @@ def judge(
     stored = [0]
     try:
         host = open_host()
-        for sequence, answer, under_way in _answers(host, ask):
+        for asked, line, under_way in _answers(host, ask):
             tell()
-            found = _judged(ask, sequence, answer, stored)
+            if line == asked.answer:
+                stored[0] += asked.stores
+                continue
+            found = _judged(ask, asked.operations, host.understood(line), stored)
             if found is not None:
-                sequence = sequence[: found.number + 1]
+                sequence = asked.operations[: found.number + 1]
                 with contextlib.suppress(Silent):  # then what was found is told as it was found
                     for _ in range(under_way):
                         host.answer()
@@ -288,32 +187,28 @@ class Difference(NamedTuple):
     line: int = 0
 
 
-def _answers(host: Host, ask: Device) -> Iterator[tuple[list[Operation], Mapping[str, Any], int]]:
-    """Each sequence of a criterion, what the device has made of it, and how many more answers are under way.
+def _answers(host: Host, ask: Device) -> Iterator[tuple[Foreseen, str, int]]:
+    """Each sequence of a criterion, the line that the device answers, and how many more answers are under way.
 
     More and more are asked for ahead, so that two processes need not wait for each other at each.
     """
-    coming = sequences(ask)
-    waiting: collections.deque[list[Operation]] = collections.deque()
+    coming = iter(course(ask))
+    waiting: collections.deque[Foreseen] = collections.deque()
     ahead = 1
     while True:
         if len(waiting) <= ahead // 2:
             more = list(itertools.islice(coming, ahead - len(waiting)))
-            host.ask(*map(_request, more))
+            host.ask(*[one.asked for one in more])
             waiting += more
             ahead = min(2 * ahead, _MOST_AHEAD)
         if not waiting:
             return
-        sequence = waiting.popleft()
-        yield sequence, host.answer(), len(waiting)
-
-
-def _request(sequence: Sequence[Operation]) -> dict[str, Any]:
-    return {"do": "sequence", "ram": RAM, "operations": [list(one) for one in sequence]}
+        asked = waiting.popleft()
+        yield asked, host.line(), len(waiting)
 
 
 def _answer(host: Host, sequence: Sequence[Operation]) -> Mapping[str, Any]:
-    host.ask(_request(sequence))
+    host.ask(request(sequence))
     return host.answer()
 
 
@@ -372,35 +267,6 @@ def _came_to(one: Operation, outcome: Outcome, side: _Side) -> str:
     return _area(side) if side.area is not None else "no area"
 
 
-def sequences(ask: Device) -> Iterator[list[Operation]]:
-    """The sequences of a criterion: the same for the same seed."""
-    draw = random.Random(ask.seed)
-    for _ in range(ask.sequences):
-        yield [_operation(draw, ask.operations) for _ in range(draw.randint(1, ask.length))]
-
-
-def _operation(draw: random.Random, among: Sequence[str]) -> Operation:
-    drawn = draw.getrandbits(96)  # more than all choices need: what is left over makes them even enough
-    drawn, at = divmod(drawn, len(among))
-    what = among[at]
-    if what == "rdmsr":
-        return Operation(what, abi.MSR_KVM_STEAL_TIME if drawn % 5 else abi.MSR_KVM_PV_EOI_EN)
-    if what == "wrmsr":
-        drawn, at = divmod(drawn, 8)
-        drawn, area = divmod(drawn, len(_WRITTEN))
-        msr = abi.MSR_KVM_STEAL_TIME if at else abi.MSR_KVM_PV_EOI_EN
-        return Operation(what, msr, _WRITTEN[area] | _LOW_BITS[drawn % len(_LOW_BITS)])
-    if what == "update":
-        drawn, at = divmod(drawn, len(_DELAYS) + 1)
-        return Operation(what, _DELAYS[at] if at < len(_DELAYS) else drawn % (1 << 40))
-    if what == "store":
-        drawn, area = divmod(drawn, len(_AREAS))
-        drawn, at = divmod(drawn, len(_FIELDS))
-        offset, size = _FIELDS[at]
-        return Operation(what, _AREAS[area] + offset, size, _JUNK[drawn % len(_JUNK)] % (1 << 8 * size))
-    return Operation(what)
-
-
 def _shortened(
     host: Host, ask: Device, sequence: list[Operation], found: Difference
 ) -> tuple[list[Operation], Difference]:
@@ -445,13 +311,6 @@ def read_sequence(content: bytes) -> tuple[Device, list[Operation]]:
     if not (0 < len(found) <= 64 and numbers and all(type(one.what) is str for one in found)):
         raise ValueError("it is no sequence of operations")
     return Device(str(table["device"]), 0, 1, len(found), (), str(table["judge"])), found
-
-
-def loaded(host: Host, modules: Mapping[str, str]) -> Host:
-    """The host with these modules in it, by their names, the device's last. Raises Silent and Failed."""
-    host.ask({"do": "load", "modules": list(modules.items()), "class": CLASS})
-    host.answer()
-    return host
 
 
 def _said(one: Operation, found: Outcome) -> str:
@@ -507,9 +366,3 @@ def _definition(source: str, method: str) -> int:
 def _line(source: str, number: int) -> str:
     lines = source.splitlines()
     return lines[number - 1].strip()[:200] if 0 < number <= len(lines) else ""
-
-
-def _msr(number: int) -> str:
-    return {abi.MSR_KVM_STEAL_TIME: "MSR_KVM_STEAL_TIME", abi.MSR_KVM_PV_EOI_EN: "MSR_KVM_PV_EOI_EN"}.get(
-        number, f"{number:#x}"
-    )

@@ -83,6 +83,33 @@ _DO: dict[str, Callable[..., Any]] = {
 }
 
 
+def played(make: Callable[[Callable[[int, int], bool]], Any], asked: dict[str, Any], name: str = "") -> dict[str, Any]:
+    """What comes of the operations that are asked for, one after another, done to a device that `make` makes of a file
+    of this name: of each the stores and how it ended, up to the first that raises something it should not."""
+    memory = bytearray(asked["ram"])
+    device = make(lambda gpa, size: gpa >= 0 and gpa + size <= len(memory))
+    outcomes: list[dict[str, Any]] = []
+    for what, *numbers in asked["operations"]:
+        touches: list[list[int | str]] = []
+        outcome: dict[str, Any] = {"touches": touches}
+        outcomes.append(outcome)
+        try:
+            outcome["end"] = _DO[what](device, _Memory(memory, touches), *numbers)
+        except BaseException as error:  # whatever the device raises is its answer
+            outcome |= _failure(error, name)
+            if "error" in outcome:
+                break
+    return {"outcomes": outcomes}
+
+
+def _failure(error: BaseException, name: str) -> dict[str, Any]:
+    if type(error).__name__ == _GENERAL_PROTECTION:
+        return {"end": "gp"}
+    lines = [one.lineno for one in traceback.extract_tb(error.__traceback__) if one.filename == name]
+    line = lines[-1] if lines else getattr(error, "lineno", None)
+    return {"error": f"{type(error).__name__}: {error}"[:300], "line": line if type(line) is int else 0}
+
+
 class _Host:
     def __init__(self, source: Any, sink: Any) -> None:
         self._source = source
@@ -97,25 +124,12 @@ class _Host:
             try:
                 self._tell(self._do(asked))
             except BaseException as error:  # whatever the device raises is its answer
-                self._tell(self._failure(error))
+                self._tell(_failure(error, self._name))
 
     def _do(self, asked: dict[str, Any]) -> dict[str, Any]:
         if asked["do"] == "load":
             return self._loaded(asked)
-        memory = bytearray(asked["ram"])
-        device = self._class(lambda gpa, size: gpa >= 0 and gpa + size <= len(memory))
-        outcomes: list[dict[str, Any]] = []
-        for what, *numbers in asked["operations"]:
-            touches: list[list[int | str]] = []
-            outcome: dict[str, Any] = {"touches": touches}
-            outcomes.append(outcome)
-            try:
-                outcome["end"] = _DO[what](device, _Memory(memory, touches), *numbers)
-            except BaseException as error:  # whatever the device raises is its answer
-                outcome |= self._failure(error)
-                if "error" in outcome:
-                    break
-        return {"outcomes": outcomes}
+        return played(self._class, asked, self._name)
 
     def _loaded(self, asked: dict[str, Any]) -> dict[str, Any]:
         """The modules, in their order; the last is the device's."""
@@ -131,13 +145,6 @@ class _Host:
     def _tell(self, told: dict[str, Any]) -> None:
         self._sink.write(json.dumps(told) + "\n")
         self._sink.flush()
-
-    def _failure(self, error: BaseException) -> dict[str, Any]:
-        if type(error).__name__ == _GENERAL_PROTECTION:
-            return {"end": "gp"}
-        lines = [one.lineno for one in traceback.extract_tb(error.__traceback__) if one.filename == self._name]
-        line = lines[-1] if lines else getattr(error, "lineno", None)
-        return {"error": f"{type(error).__name__}: {error}"[:300], "line": line if type(line) is int else 0}
 
 
 def main() -> None:

@@ -10,11 +10,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
-from emu.classroom import device, device_host, verdict
+from emu.classroom import device, device_host, device_pipe, verdict
 from emu.classroom.asks import Criterion, Device
-from emu.classroom.device import Host
+from emu.classroom.device_pipe import Host
+from emu.classroom.foreseen import foresee
 from emu.classroom.verdict import Judgement, Verdict
 from emu.classroom.wire import packed, unpacked
+from emu.sandbox.process import Before
 
 Tell = Callable[[str], None]
 
@@ -35,8 +37,8 @@ def judge(
     def open_host() -> Host:
         if not opened:
             try:
-                opened.append(device.loaded(host, modules))
-            except (device.Silent, device.Failed) as error:
+                opened.append(device_pipe.loaded(host, modules))
+            except (device_pipe.Silent, device_pipe.Failed) as error:
                 opened.append(error)
         if isinstance(opened[0], Exception):
             raise opened[0]
@@ -47,7 +49,7 @@ def judge(
     for one in asked:
         told, kept = device.judge(one, source, name, open_host, lambda title=one.title: tell(title))  # type: ignore[misc]
         if told.outcome == verdict.LIMIT and not isinstance(opened[0], Exception):
-            opened[0] = device.Silent(told.why)  # it is gone, or busy with the last question
+            opened[0] = device_pipe.Silent(told.why)  # it is gone, or busy with the last question
         found.append(told)
         if kept:
             evidence[told.evidence] = kept
@@ -83,6 +85,11 @@ def request(
         "pipes": [source, sink],
     }
     return json.dumps(table).encode("ascii")
+
+
+def before(asked: tuple[Criterion, ...]) -> Before:
+    """What the mother of judges does for these criteria."""
+    return Before(foresee.__name__, [list(_device(one)) for one in asked])
 
 
 def judge_device() -> None:

@@ -115,7 +115,8 @@ class Grader:
             request = device_judge.request(asked, files, self._given, to_judge, from_judge)
             descriptors = (to_judge, from_judge)
             name = "emu.classroom.device_judge:judge_device"
-            children.append(self._child(name, JUDGING, data=request, descriptors=descriptors, reserve=ENGINE_RESERVE))
+            rest = {"descriptors": descriptors, "reserve": ENGINE_RESERVE, "before": device_judge.before(asked)}
+            children.append(self._child(name, JUDGING, data=request, **rest))
             while pipes:
                 os.close(pipes.pop())
             done = children[1].wait()

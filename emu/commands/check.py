@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from emu.classroom import assignment as assignments
-from emu.classroom import device, told
+from emu.classroom import device, device_pipe, told
 from emu.classroom.assignment import Assignment
 from emu.classroom.device_judge import local_host
 from emu.classroom.judge import judge
@@ -95,13 +95,13 @@ def _again(folder: Path, path: Path) -> int:
     same = True
     with local_host() as host:
         try:
-            device.loaded(host, {name.removesuffix(".py"): text for name, text in modules.items()})
+            device_pipe.loaded(host, {name.removesuffix(".py"): text for name, text in modules.items()})
             for one, found, expected in device.replay(host, ask, sequence):
                 same = same and found == expected
                 print(escaped(f"{one}"))
                 print(escaped(f"    yours      {found}"))
                 print(escaped(f"    reference  {expected}{'' if found == expected else '   <-- not the same'}"))
-        except (device.Silent, device.Failed) as error:
+        except (device_pipe.Silent, device_pipe.Failed) as error:
             raise HostError(f"the device cannot be asked ({error})", str(folder)) from None
     return 0 if same else 1
 

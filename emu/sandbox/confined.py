@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from emu.faults import HostError
 from emu.sandbox import filter as syscalls
 from emu.sandbox.limits import CPU, ENDED, MEMORY, OUTPUT, WALL, Confined, Limits
-from emu.sandbox.process import Mothers, Own, Process, own_path
+from emu.sandbox.process import Before, Mothers, Own, Process, own_path
 from emu.sandbox.tiers import Start, Tier, shown_paths
 
 _LOOK_S = 0.1
@@ -28,7 +28,7 @@ class Child:
 
     `descriptors` stay open in it. `reserve` bytes of address space are not memory: an engine reserves much and uses
     little. `hidden` folders are not to be seen, whatever they lie in; `also` are more that are. With `mothers` it is a
-    copy of one of those, and what it sees is theirs.
+    copy of one of those, and what it sees is theirs; the mother does `before` first.
     """
 
     def __init__(
@@ -46,6 +46,7 @@ class Child:
         load_first: bool = True,
         also: Sequence[str] = (),
         mothers: Mothers | None = None,
+        before: Before | None = None,
     ) -> None:
         assert mothers is None or not (limits.files or limits.processes), "nothing may stay for the next copy"
         self._tier = tier
@@ -63,7 +64,7 @@ class Child:
                 self._process: Process = (
                     Own(self._start, config, function, streams, descriptors)
                     if mothers is None
-                    else mothers.copy(config, function, streams, descriptors)
+                    else mothers.copy(config, function, streams, descriptors, before)
                 )
         except OSError as error:
             self._close()

@@ -43,6 +43,8 @@ def main() -> None:
             module, _, function = asked["function"].partition(":")
             # Before the copy is made, so that the next one has it too.
             loaded = importlib.import_module(module)
+            if asked["before"] is not None:
+                getattr(loaded, asked["before"][0])(asked["before"][1])
             gc.freeze()  # a copy's collector would write to all that is loaded, and so make it a copy indeed
             pid = os.fork()
             if pid == 0:

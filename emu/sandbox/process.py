@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from emu.sandbox.tiers import Start, Tier, shown_paths
 
@@ -111,6 +111,14 @@ def mothers_work() -> bool:
     return True
 
 
+class Before(NamedTuple):
+    """A function of the same module, and its argument, which goes there as JSON. Neither is anything of whoever is not
+    trusted."""
+
+    function: str
+    argument: Any
+
+
 class Mothers:
     """Processes that have loaded already, in sandboxes of `tier` that show `also` too and not what is `hidden`."""
 
@@ -121,11 +129,18 @@ class Mothers:
         self._all: set[_Mother] = set()
 
     def copy(
-        self, config: dict[str, Any], function: str, streams: Sequence[int], descriptors: Sequence[int]
+        self,
+        config: dict[str, Any],
+        function: str,
+        streams: Sequence[int],
+        descriptors: Sequence[int],
+        before: "Before | None" = None,
     ) -> Process:
-        """A copy that confines itself by `config` and runs `function`. Raises OSError where none can be made."""
+        """A copy that confines itself by `config` and runs `function`; `before` is done by the mother, and what comes
+        of it is in her copies. Raises OSError where none can be made."""
         module = function.partition(":")[0]
-        asked = json.dumps({"function": function, "config": config, "numbers": list(descriptors)}).encode("ascii")
+        table = {"function": function, "config": config, "numbers": list(descriptors), "before": before}
+        asked = json.dumps(table).encode("ascii")
         if len(asked) > LONGEST_ASKED:
             raise OSError("a request this long cannot be sent")
         while True:
