@@ -7,9 +7,10 @@
 The names below are the public library; each is loaded when it is first used, so `import emu` costs next to nothing.
 """
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # typing would take longer to load than all of this
 if TYPE_CHECKING:
+    from typing import Any
+
     from emu.boot.image import Image as Image
     from emu.devices.steal_time import Area as Area
     from emu.faults import GuestFault as GuestFault
@@ -44,7 +45,7 @@ _SHOWN = {"History": "of_history", "Machine": "of_machine", "Recording": "of_rec
 __all__ = [*_HOMES]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     if name not in _HOMES:
         raise AttributeError(f"module 'emu' has no attribute {name!r}")
     import importlib
@@ -58,8 +59,8 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-def _drawn_by(drawer: str) -> Any:
-    def _repr_html_(one: Any) -> str:
+def _drawn_by(drawer: str) -> "Any":
+    def _repr_html_(one: "Any") -> str:
         import importlib
 
         drawn: str = getattr(importlib.import_module("emu.report.notebook"), drawer)(one)

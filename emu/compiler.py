@@ -57,6 +57,7 @@ _LINK_FLAGS = (
     "-Wl,-z,max-page-size=4096",
     "-Wl,-z,noexecstack",
 )
+_LISTING = "needed.d"
 _Targets = Mapping[int, tuple[str, ...]]
 Tell = Callable[[str], None]
 _WORD_FLAGS: _Targets = {64: ("-m64",), 32: ("-m32",)}
@@ -102,59 +103,44 @@ class Compiler(NamedTuple):
         return f"{self.name} ({self.version})"
 
     def link(
-        self,
-        sources: list[Path],
-        output: Path,
-        bits: int,
-        *,
-        typed: str = "",
-        root: Path | None = None,
-        tell: Tell = to_stderr,
-        made: Sequence[Path] = (),
+        self, sources: list[Path], output: Path, bits: int, *, typed: str = "", tell: Tell = to_stderr
     ) -> set[Path]:
         """Compiles absolute `sources`, links them to `output`, and returns all files that were read for it.
 
-        `typed` is the first source as the user called it; messages call it so. What lies in `root` is called by its
-        name there. `tell` is called with the warnings of each step that has any. `made` are objects of this compiler
-        that are linked too. Raises HostError with the first error, and all of the compiler's output as its detail.
+        `typed` is the first source as the user called it; messages call it so. `tell` is called with the warnings of
+        each step that has any. Raises HostError with the first error, and all of the compiler's output as its detail.
         """
-        guests = data.guests_dir()
         typed = typed or str(sources[0])
-        target = self.targets[bits]
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary).resolve()
-            objects, needed = self.compile(sources, folder, bits, typed=typed, root=root, tell=tell)
-            linked, script = Path(folder, "guest.elf"), guests / "guest.ld"
-            for one in made:
-                # Beside the others, whose folder no message names.
-                objects.append(folder / (one.name if folder / one.name not in objects else f"made-{one.name}"))
-                shutil.copyfile(one, objects[-1])
-            command = (*target, *_LINK_FLAGS, f"-Wl,-T,{script}", *map(str, objects), "-o", str(linked))
-            self._run(command, folder, sources[0], typed, tell)
+            objects = self.objects(sources, folder)
+            needed = {*sources, _script()}
+            for source, made in zip(sources, objects, strict=True):
+                self.run(self.compile_command(source, made, bits), folder, sources[0], typed, tell)
+                needed |= _dependencies(folder / _LISTING, folder)
+            linked = folder / "guest.elf"
+            self.run(self.link_command(objects, linked, bits), folder, sources[0], typed, tell)
             if not linked.is_file():
                 raise HostError(f"{self.name} said that all went well and made no file", typed)
             try:
                 shutil.copyfile(linked, output)
             except OSError as error:
                 raise HostError(f"the ELF file cannot be written ({error.strerror})", str(output)) from error
-        return needed | {script}
+        return needed
 
-    def compile(
-        self,
-        sources: Sequence[Path],
-        folder: Path,
-        bits: int,
-        *,
-        typed: str = "",
-        root: Path | None = None,
-        tell: Tell = to_stderr,
-    ) -> tuple[list[Path], set[Path]]:
-        """Compiles absolute `sources` to objects in `folder`: these, and all files that were read for it.
+    def objects(self, sources: Sequence[Path], folder: Path) -> list[Path]:
+        """What is compiled to what. Objects have names of their own: a linker copies the random names of a compiler's
+        temporary files."""
+        found: list[Path] = []
+        for number, source in enumerate(sources):
+            same = any(one.name == f"{source.name}.o" for one in found)
+            found.append(folder / (f"{source.name}-{number}.o" if same else f"{source.name}.o"))
+        return found
 
-        The rest as for `link`.
-        """
-        guests = data.guests_dir()
-        typed = typed or str(sources[0])
+    def compile_command(self, source: Path, made: Path, bits: int, *, root: Path | None = None) -> tuple[str, ...]:
+        """The words, behind the compiler's own, that compile an absolute `source` to `made`, in whose folder they are
+        said. What lies in `root` is called by its name there."""
+        guests, folder = data.guests_dir(), made.parent
         # The ELF says `guests/clock.c` wherever the checkout stands: same bytes, no path of the builder's machine.
         prefixes = [f"-ffile-prefix-map={guests}=guests"]
         if self.home:
@@ -163,24 +149,20 @@ class Compiler(NamedTuple):
             prefixes.append(f"-ffile-prefix-map={root}{os.sep}=")
         # The folder of compilation stands in the debug information, in front of names that are not absolute.
         prefixes.append(f"-ffile-prefix-map={folder}=.")
-        objects: list[Path] = []
-        needed: set[Path] = set()
-        for number, source in enumerate(sources):
-            # Objects have names of their own: a linker copies the random names of a compiler's temporary files.
-            same = any(one.name == f"{source.name}.o" for one in objects)
-            objects.append(Path(folder, f"{source.name}-{number}.o" if same else f"{source.name}.o"))
-            listing = Path(folder, "needed.d")
-            flags = (*_FLAGS, *(_C_FLAGS if source.suffix == ".c" else ()), *prefixes, f"-I{guests / 'include'}")
-            words = (*self.targets[bits], *flags, "-MD", "-MF", str(listing), "-c", str(source), "-o", str(objects[-1]))
-            self._run(words, folder, sources[0], typed, tell)
-            needed |= {source, *_dependencies(listing, folder)}
-        return objects, needed
+        flags = (*_FLAGS, *(_C_FLAGS if source.suffix == ".c" else ()), *prefixes, f"-I{guests / 'include'}")
+        listing = str(folder / _LISTING)
+        return (*self.targets[bits], *flags, "-MD", "-MF", listing, "-c", str(source), "-o", str(made))
 
-    def _run(self, arguments: tuple[str, ...], folder: Path, source: Path, typed: str, tell: Tell) -> None:
+    def link_command(self, objects: Sequence[Path], linked: Path, bits: int) -> tuple[str, ...]:
+        """The words that link `objects` to `linked`, in whose folder they are said."""
+        return (*self.targets[bits], *_LINK_FLAGS, f"-Wl,-T,{_script()}", *map(str, objects), "-o", str(linked))
+
+    def run(self, words: Sequence[str], folder: Path, source: Path, typed: str, tell: Tell = lambda _: None) -> None:
+        """Say these words in `folder`; the rest as for `link`."""
         timeout = FIRST_COMPILE_TIMEOUT_S if self.home else COMPILE_TIMEOUT_S
         try:
             run = subprocess.run(
-                (*self.command, *arguments),
+                (*self.command, *words),
                 cwd=folder,
                 env={**os.environ, "LC_ALL": "C"},  # messages that complaint.py can read
                 capture_output=True,
@@ -189,14 +171,22 @@ class Compiler(NamedTuple):
                 timeout=timeout,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise HostError(f"{self.name} could not be run: {error}", typed) from error
+            raise self.refused(str(error), "", folder, source, typed) from error
+        if run.returncode:
+            raise self.refused(run.returncode, run.stderr.strip() or run.stdout.strip(), folder, source, typed)
+        if said := run.stderr.strip():
+            tell(complaint.bounded(self._named(said, folder, source, typed)))
+
+    def refused(self, status: int | str, said: str, folder: Path, source: Path, typed: str) -> HostError:
+        """The error to raise for what the compiler said when it ended with `status`, or for why it could not be run."""
+        if isinstance(status, str):
+            return HostError(f"{self.name} could not be run: {status}", typed)
+        return complaint.refusal(self._named(said, folder, source, typed), typed, self.name)
+
+    def _named(self, said: str, folder: Path, source: Path, typed: str) -> str:
         # `./` is how a linker joins the two names of a file that the debug information has.
         names = {str(data.guests_dir()): "guests/", str(folder): "", "./guests": "guests/"}
-        said = complaint.named_as_typed(run.stderr.strip() or run.stdout.strip(), source, typed, names)
-        if run.returncode:
-            raise complaint.refusal(said, typed, self.name)
-        if run.stderr.strip():
-            tell(complaint.bounded(said))
+        return complaint.named_as_typed(said, source, typed, names)
 
 
 def find_compiler(tell: Tell = to_stderr) -> Compiler:
@@ -284,6 +274,10 @@ def _dependencies(listing: Path, folder: Path) -> set[Path]:
     paths = {(folder / name.replace("\\ ", " ")).resolve() for name in _DEPENDENCY.findall(names)}
     # zig's cache may name its own headers where another installation has them; its version stands for them.
     return {path for path in paths if "ziglang" not in path.parts}
+
+
+def _script() -> Path:
+    return data.guests_dir() / "guest.ld"
 
 
 def first_line(command: tuple[str, ...]) -> str:

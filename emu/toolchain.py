@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from emu import data
@@ -68,34 +68,8 @@ def build(
     _stamp_path(output).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
 
 
-def build_together(
-    sources: list[Path],
-    output: Path,
-    *,
-    compiler: Compiler | None = None,
-    tell: Tell = to_stderr,
-    made: Sequence[Path] = (),
-) -> None:
-    """Compiles several sources of one folder, .c or .S, and links them to one 64-bit guest program at `output`.
-
-    The start code is always ours. Messages and debug information call each source by its bare name. `made` are the
-    objects that `compile_once` has made, of the start code and of more sources. Raises HostError as `build` does.
-    """
-    parts = sources if made else [*sources, *_shared()]
-    compiler = compiler or find_compiler()
-    compiler.link(parts, output, 64, typed=sources[0].name, root=sources[0].parent, tell=tell, made=made)
-
-
-def compile_once(sources: list[Path], folder: Path, compiler: Compiler) -> list[Path]:
-    """Compiles sources that are the same in many programs, and the start code, to objects in `folder`.
-
-    Raises HostError as `build` does.
-    """
-    parts = [*sources, *_shared()]
-    return compiler.compile(parts, folder, 64, typed=parts[0].name, root=parts[0].parent, tell=lambda _: None)[0]
-
-
-def _shared() -> list[Path]:
+def shared_sources() -> list[Path]:
+    """What is linked into a 64-bit program besides its own sources, where the start code is always ours."""
     return [data.guests_dir() / name for name in ("start.S", "trap.S", "runtime.c")]
 
 

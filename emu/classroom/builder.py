@@ -1,79 +1,102 @@
-"""What runs inside the first sandbox: files come in, a program goes out. It loads nothing but what builds.
+"""What runs inside the first sandbox: files come in, and what commands make of them goes out.
+
+It begins anew for each submission. So it loads what it needs and no more: what explains a refusal, when there is one.
 
 In Linux: usermodehelpers are as short of rights, and as short.
 """
 
-import json
-import re
+import marshal
+import os
 import sys
-from collections.abc import Mapping
-from typing import Any
 
-from emu.classroom import program
-from emu.classroom.wire import packed, unpacked
-from emu.compiler import Compiler
-from emu.faults import HostError
+TYPE_CHECKING = False  # typing takes as long to load as all the rest
+if TYPE_CHECKING:
+    from typing import Any
 
-_OBJECT = re.compile(r"[\w.+-]{1,200}\.o")
-_KEYS = ("message", "where", "remedy", "detail")
-
-
-def request(
-    compiler: Compiler, files: Mapping[str, bytes], given: Mapping[str, bytes], made: Mapping[str, bytes]
-) -> bytes:
-    """What `build` and `prepare` read; `made` is what the latter has made."""
-    table = {
-        "compiler": compiler,
-        "files": packed(files),
-        "given": packed(given),
-        "made": packed(made),
-    }
-    return json.dumps(table).encode("ascii")
-
-
-def prepare() -> None:
-    """Read a request, and write a JSON object of those objects that are the same in all programs."""
-    asked = json.loads(sys.stdin.buffer.read())
-    _answer(json.dumps(packed(program.prepared(unpacked(asked["given"]), _compiler(asked)))).encode("ascii"))
-
-
-def made(output: bytes) -> dict[str, bytes]:
-    """The objects from what `prepare` wrote; ValueError where it wrote something else."""
-    told = json.loads(output)
-    if type(told) is not dict or not all(type(one) is str and _OBJECT.fullmatch(name) for name, one in told.items()):
-        raise ValueError("the builder's answer is none")
-    return unpacked(told)
+FOLDER = "\0"  # stands for the folder in which it all happens; no path has it
+OBJECTS = "objects"  # a folder in it: here the commands run
+_MOST_SAID = 1 << 20
+_IGNORED_BY_PYTHON = 13, 25  # SIGPIPE and SIGXFSZ
 
 
 def build() -> None:
-    """Read a request, and write `+` and the program, or `-` and a JSON object that says why there is none."""
-    asked = json.loads(sys.stdin.buffer.read())
-    files, given = unpacked(asked["files"]), unpacked(asked["given"])
+    """Read a request, and write `+` and each file that was to be made, behind its length; or `-` and a JSON object that
+    says why there is none."""
+    asked = marshal.loads(sys.stdin.buffer.read())
+    folder = os.path.join(os.environ.get("TMPDIR", "/tmp"), f"emu-{os.urandom(8).hex()}")
     try:
-        answer = b"+" + program.build(files, given, _compiler(asked), unpacked(asked["made"]))
-    except HostError as error:
-        answer = b"-" + json.dumps({key: getattr(error, key) for key in _KEYS}).encode("ascii")
-    _answer(answer)
-
-
-def _compiler(asked: Mapping[str, Any]) -> Compiler:
-    name, version, command, targets, home = asked["compiler"]
-    known = {int(bits): tuple(flags) for bits, flags in targets.items()}
-    return Compiler(name, version, tuple(command), known, home)
-
-
-def _answer(content: bytes) -> None:
-    sys.stdout.buffer.write(content)
+        answer = _built(asked, folder)
+    finally:
+        _remove(folder)
+    sys.stdout.buffer.write(answer)
     sys.stdout.buffer.flush()
 
 
-def built(output: bytes) -> bytes:
-    """The program from what `build` wrote. Raises HostError as that says, ValueError where it wrote something else."""
-    if output[:1] == b"+":
-        return output[1:]
-    if output[:1] != b"-":
-        raise ValueError("the builder did not answer")
-    told = json.loads(output[1:])
-    if type(told) is not dict or not all(type(told.get(key)) is str for key in _KEYS):
-        raise ValueError("the builder's answer is none")
-    raise HostError(*(told[key] for key in _KEYS))
+def _built(asked: "dict[str, Any]", folder: str) -> bytes:
+    os.mkdir(folder, 0o700)
+    os.mkdir(os.path.join(folder, OBJECTS))
+    for name, content in asked["files"]:
+        place = os.path.join(folder, name)
+        os.makedirs(os.path.dirname(place), exist_ok=True)
+        with open(place, "wb") as file:
+            file.write(content)
+    for words in asked["commands"]:
+        status = _run([word.replace(FOLDER, folder) for word in words], folder)
+        if status:
+            return _refusal(asked, folder, status)
+    answer = b"+"
+    for name in asked["outputs"]:
+        try:
+            with open(os.path.join(folder, OBJECTS, name), "rb") as file:
+                content = file.read()
+        except OSError:
+            return _refusal(asked, folder, "")
+        answer += len(content).to_bytes(8, "little") + content
+    return answer
+
+
+def _run(words: list[str], folder: str) -> int | str:
+    """The status of a command, whose words go to two files; or why it could not be run."""
+    where = os.getcwd()
+    os.chdir(os.path.join(folder, OBJECTS))
+    actions = [
+        (
+            os.POSIX_SPAWN_OPEN,
+            number,
+            os.path.join(folder, f"said-{number}"),
+            os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
+            0o600,
+        )
+        for number in (1, 2)
+    ]
+    environment = {**os.environ, "LC_ALL": "C"}  # messages that complaint.py can read
+    try:
+        pid = os.posix_spawnp(words[0], words, environment, file_actions=actions, setsigdef=_IGNORED_BY_PYTHON)
+    except OSError as error:
+        return str(error)
+    finally:
+        os.chdir(where)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _refusal(asked: "dict[str, Any]", folder: str, status: int | str) -> bytes:
+    from emu.classroom import recipe
+
+    said = []
+    for number in (2, 1):
+        try:
+            with open(os.path.join(folder, f"said-{number}"), "rb") as file:
+                said.append(file.read(_MOST_SAID).decode("utf-8", "replace"))
+        except OSError:
+            said.append("")
+    return recipe.refusal(asked["compiler"], asked["source"], folder, status, *said)
+
+
+def _remove(folder: str) -> None:
+    for place, folders, names in os.walk(folder, topdown=False):
+        for name in names:
+            os.unlink(os.path.join(place, name))
+        for name in folders:
+            path = os.path.join(place, name)
+            (os.unlink if os.path.islink(path) else os.rmdir)(path)
+    os.rmdir(folder)

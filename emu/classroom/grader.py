@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from emu import data
-from emu.classroom import builder, device_judge, judge, verdict, work
+from emu.classroom import device_judge, judge, program, recipe, verdict, work
 from emu.classroom.asks import Build
 from emu.classroom.assignment import DEVICE, Assignment
 from emu.classroom.program import MAX_PROGRAM
+from emu.classroom.recipe import Recipe
 from emu.classroom.verdict import Judgement
 from emu.compiler import Compiler
 from emu.faults import HostError
@@ -66,12 +67,12 @@ class Grader:
         if self._assignment.kind == DEVICE:
             return self._device(files)
         asked = self._assignment.criteria
-        request = builder.request(self._compiler, files, self._given, self._prepared())
-        done = self._build("build", request)
+        wanted = recipe.of_program(files, self._given, self._compiler, self._prepared())
+        done = self._build(wanted)
         if done.ended != ENDED:
             return _limited(self._assignment, _why(done, "the build", BUILDING), built=False)
         try:
-            built = builder.built(done.output)
+            built = program.sized(wanted, recipe.made(wanted, done.output))
         except HostError as error:
             return judge.not_built(asked, error)
         except (ValueError, RecursionError):
@@ -80,18 +81,20 @@ class Grader:
         done = self._confined("work:judge_built", JUDGING, request, reserve=ENGINE_RESERVE)
         return self._judgement(done, "judging the program", built=True)
 
-    def _build(self, what: str, request: bytes) -> Confined:
-        return self._confined(f"builder:{what}", BUILDING, request, also=program_paths(self._compiler.command[0]))
+    def _build(self, wanted: Recipe) -> Confined:
+        also = program_paths(self._compiler.command[0])
+        asked = recipe.request(wanted, self._compiler)
+        return self._confined("builder:build", BUILDING, asked, also=also, bare=True)
 
     def _prepared(self) -> dict[str, bytes]:
         """What is the same in all programs, built once; nothing where that does not work: then each is built whole."""
         with self._making:
             if self._made is None:
-                done = self._build("prepare", builder.request(self._compiler, {}, self._given, {}))
                 self._made = {}
-                with contextlib.suppress(ValueError, RecursionError):
-                    if done.ended == ENDED:
-                        self._made = builder.made(done.output)
+                objects = recipe.of_objects(self._given, self._compiler)
+                if objects is not None and (done := self._build(objects)).ended == ENDED:
+                    with contextlib.suppress(HostError, ValueError, RecursionError):
+                        self._made = recipe.made(objects, done.output)
             return self._made
 
     def _device(self, files: Mapping[str, bytes]) -> Judgement:

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from emu import data, toolchain
-from emu.compiler import Compiler
+from emu.classroom import recipe
+from emu.classroom.builder import FOLDER, OBJECTS
+from emu.classroom.recipe import Recipe
+from emu.compiler import Compiler, find_compiler
 from emu.faults import HostError
 
 MAX_PROGRAM = 8 << 20  # bytes of an ELF file
-_LOOKS_AROUND = (b"__has_include", b"__has_embed")
 
 
 def build(
@@ -22,50 +23,43 @@ def build(
     compiler: Compiler | None = None,
     made: Mapping[str, bytes] = MappingProxyType({}),
 ) -> bytes:
-    """The program of these files; a given one wins over one that was handed in. `made` is what `prepared` has made.
+    """The program of these files, made here, in this process; the arguments are those of `recipe.of_program`.
 
     Raises HostError with the compiler's first error, which calls each file by its bare name.
     """
-    contents = {**files, **given}
-    own = [name for name in files if name.endswith(data.SOURCE_SUFFIXES) and name not in given]
-    # A header that was handed in may stand before one of the compiler's.
-    if len(own) < len(files) - sum(name in given for name in files):
-        made = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary).resolve()
-        for name, content in contents.items():
-            (folder / name).write_bytes(content)
-        sources = [folder / name for name in (*own, *([] if made else _sources(given)))]
-        output = folder / "program.elf"
-        objects = [folder / name for name in made]
-        for path, content in zip(objects, made.values(), strict=True):
-            path.write_bytes(content)
-        toolchain.build_together(sources, output, compiler=compiler, tell=lambda _: None, made=objects)
-        program = output.read_bytes()
-    if len(program) > MAX_PROGRAM:
-        raise HostError(f"the program is larger than {MAX_PROGRAM >> 20} MiB", own[0] if own else "")
-    return program
+    compiler = compiler or find_compiler()
+    asked = recipe.of_program(files, given, compiler, made)
+    return sized(asked, carried_out(asked, compiler))
 
 
 def prepared(given: Mapping[str, bytes], compiler: Compiler) -> dict[str, bytes]:
-    """What of a program is the same whoever hands the rest in: objects by name; none where that cannot be said of it.
-
-    A given file that looks at what was handed in is not the same for all.
-    """
-    if any(word in content for content in given.values() for word in _LOOKS_AROUND):
+    """What of a program is the same whoever hands the rest in, made here: objects by name, if there are any."""
+    objects = recipe.of_objects(given, compiler)
+    try:
+        return {} if objects is None else carried_out(objects, compiler)
+    except HostError:
         return {}
-    with tempfile.TemporaryDirectory() as temporary, tempfile.TemporaryDirectory() as objects:
+
+
+def sized(asked: Recipe, made: Mapping[str, bytes]) -> bytes:
+    """The program among what was made of its recipe. Raises HostError where it is too large."""
+    (program,) = made.values()
+    if len(program) > MAX_PROGRAM:
+        raise HostError(f"the program is larger than {MAX_PROGRAM >> 20} MiB", Path(asked.source).name)
+    return program
+
+
+def carried_out(asked: Recipe, compiler: Compiler) -> dict[str, bytes]:
+    """The outputs of a recipe by their names. Raises HostError with the compiler's first error."""
+    with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary).resolve()
-        for name, content in given.items():
-            (folder / name).write_bytes(content)
-        try:
-            made = toolchain.compile_once(
-                [folder / name for name in _sources(given)], Path(objects).resolve(), compiler
-            )
-        except HostError:
-            return {}
-        return {path.name: path.read_bytes() for path in made}
-
-
-def _sources(given: Mapping[str, bytes]) -> list[str]:
-    return [name for name in given if name.endswith(data.SOURCE_SUFFIXES)]
+        objects = folder / OBJECTS
+        objects.mkdir()
+        for name, content in asked.files.items():
+            place = folder / name
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(content)
+        source = Path(asked.source.replace(FOLDER, str(folder)))
+        for words in asked.commands:
+            compiler.run([word.replace(FOLDER, str(folder)) for word in words], objects, source, source.name)
+        return {name: (objects / name).read_bytes() for name in asked.outputs}

@@ -27,8 +27,9 @@ class Child:
     """A confined program that runs `function` (module:name). Its standard input is `data`, or the descriptor `stdin`.
 
     `descriptors` stay open in it. `reserve` bytes of address space are not memory: an engine reserves much and uses
-    little. `hidden` folders are not to be seen, whatever they lie in; `also` are more that are. With `mothers` it is a
-    copy of one of those, and what it sees is theirs; the mother does `before` first.
+    little. `hidden` folders are not to be seen, whatever they lie in; `also` are more that are. A `bare` one needs
+    nothing but emu and what Python itself brings. With `mothers` it is a copy of one of those, and what it sees is
+    theirs; the mother does `before` first.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Child:
         reserve: int = 0,
         load_first: bool = True,
         also: Sequence[str] = (),
+        bare: bool = False,
         mothers: Mothers | None = None,
         before: Before | None = None,
     ) -> None:
@@ -62,7 +64,7 @@ class Child:
                 sink = stdout if stdout is not None else self._pipe("output", stack)
                 streams = (source, sink, self._pipe("errors", stack))
                 self._process: Process = (
-                    Own(self._start, config, function, streams, descriptors)
+                    Own(self._start, config, function, streams, descriptors, bare)
                     if mothers is None
                     else mothers.copy(config, function, streams, descriptors, before)
                 )

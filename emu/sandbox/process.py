@@ -5,6 +5,7 @@ In Linux: pidfd_open(2), by which a process is meant however numbers are used ag
 
 import contextlib
 import json
+import marshal
 import os
 import select
 import signal
@@ -43,9 +44,16 @@ class Own:
     """A new process, with what it starts."""
 
     def __init__(
-        self, start: Start, config: dict[str, Any], function: str, streams: Sequence[int], descriptors: Sequence[int]
+        self,
+        start: Start,
+        config: dict[str, Any],
+        function: str,
+        streams: Sequence[int],
+        descriptors: Sequence[int],
+        bare: bool = False,
     ) -> None:
-        words = [*start.words, sys.executable, "-I", "-B", _INSIDE, json.dumps(config), function]
+        python = [sys.executable, "-I", "-B", *(["-S"] if bare else [])]
+        words = [*start.words, *python, _INSIDE, marshal.dumps(config).hex(), function]
         stdin, stdout, stderr = streams
         self._process = subprocess.Popen(
             words,

@@ -1,13 +1,20 @@
 """What is the same in all programs is built once, and the programs come out the same."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from emu import data
 from emu.boot.elf import elf_image
-from emu.classroom import assignment, builder, judge, program
+from emu.classroom import assignment, judge, program, recipe
+from emu.classroom.recipe import Recipe
 from emu.compiler import Compiler, find_compiler, reference_compiler
 from emu.faults import HostError
 
+ROOT = Path(__file__).resolve().parents[2]
 CLOCK = assignment.read(data.assignment_dirs()["steal-clock"])
 GIVEN = CLOCK.given_files()
 SOLUTION = CLOCK.handed_in(CLOCK.folder / "solution")
@@ -55,10 +62,91 @@ def test_given_source_that_looks_at_what_is_handed_in_is_not_prepared(text: byte
     assert program.prepared({**GIVEN, "main.c": text + GIVEN["main.c"]}, find_compiler()) == {}
 
 
-@pytest.mark.parametrize("answer", [b"", b"[]", b'{"main.c.o": 1}', b'{"../x.o": ""}', b'{"a.o": "?"}', b"[" * 9999])
+def in_a_process(wanted: Recipe, compiler: Compiler, folder: Path) -> bytes:
+    """What the builder of a sandbox answers, without the sandbox."""
+    bare = [sys.executable, "-I", "-S", "-B", "-c"]
+    code = f"import sys; sys.path[:0] = [{str(ROOT)!r}]; from emu.classroom import builder; builder.build()"
+    environment = {**os.environ, "TMPDIR": str(folder)}
+    asked = recipe.request(wanted, compiler)
+    return subprocess.run([*bare, code], input=asked, stdout=subprocess.PIPE, check=True, env=environment).stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_spawnp"), reason="sandboxes are for Linux")
+def test_builder_of_a_sandbox_makes_the_same_and_leaves_nothing(compiler: Compiler, tmp_path: Path) -> None:
+    objects = recipe.of_objects(GIVEN, compiler)
+    assert objects is not None
+    made = recipe.made(objects, in_a_process(objects, compiler, tmp_path))
+    assert made == program.prepared(GIVEN, compiler)
+    for known in ({}, made):
+        wanted = recipe.of_program(SOLUTION, GIVEN, compiler, known)
+        found = recipe.made(wanted, in_a_process(wanted, compiler, tmp_path))
+        assert found == {"program.elf": program.build(SOLUTION, GIVEN, compiler)}
+    assert list(tmp_path.iterdir()) == []
+
+
+_REFUSED = {
+    "syntax": SOLUTION["clock.c"] + b"int x = ;\n",
+    "no such function": SOLUTION["clock.c"] + b"void f(void) { printf(0); }\n",
+    "not defined": SOLUTION["clock.c"].replace(b"clock_stop", b"clock_halt"),
+    "not UTF-8": b'#error "\xff\xfe"\n',
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_spawnp"), reason="sandboxes are for Linux")
+@pytest.mark.parametrize("kind", _REFUSED)
+def test_builder_of_a_sandbox_refuses_in_the_same_words(kind: str, compiler: Compiler, tmp_path: Path) -> None:
+    files = {"clock.c": _REFUSED[kind]}
+    with pytest.raises(HostError) as here:
+        program.build(files, GIVEN, compiler)
+    wanted = recipe.of_program(files, GIVEN, compiler)
+    with pytest.raises(HostError) as there:
+        recipe.made(wanted, in_a_process(wanted, compiler, tmp_path))
+    said = [(one.value.sentence, one.value.where, one.value.detail) for one in (here, there)]
+    assert said[0] == said[1] and said[0][1].startswith(("clock.c", "main.c")) and str(tmp_path) not in str(said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_builder_loads_only_what_builds() -> None:
+    # What it loads, it loads for each submission.
+    code = f"import sys; sys.path[:0] = [{str(ROOT)!r}]; import emu.classroom.builder; print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-I", "-S", "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    assert {one for one in told.stdout.split() if one.startswith("emu")} == {
+        *("emu", "emu.classroom", "emu.classroom.builder")
+    }
+    assert not {"typing", "json", "re", "subprocess"} & set(told.stdout.split())
+
+
+_WANTED = Recipe({}, [], ["a.o", "b.o"], "a.c")
+
+
+def _answer(*contents: bytes) -> bytes:
+    return b"+" + b"".join(len(one).to_bytes(8, "little") + one for one in contents)
+
+
+def test_answer_of_a_builder_is_read_file_by_file() -> None:
+    assert recipe.made(_WANTED, _answer(b"one", b"")) == {"a.o": b"one", "b.o": b""}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(
+            b"",
+            b"?",
+            b"+",
+            b"-",
+            b"-[]",
+            b'-{"message": 1}',
+            b"-" + b"[" * 9999,
+            _answer(b"one"),
+            _answer(b"", b"", b""),
+        ),
+        *(_answer(b"one", b"two")[:-1], _answer(b"one", b"two") + b"x", b"+" + b"\xff" * 16),
+    ],
+)
 def test_answer_that_is_none_is_not_believed(answer: bytes) -> None:
     with pytest.raises((ValueError, RecursionError)):
-        builder.made(answer)
+        recipe.made(_WANTED, answer)
 
 
 @pytest.mark.parametrize("variant", ["odd-only", "not-zeroed", "stale-version", "gives-up"])
