@@ -7,7 +7,8 @@ configuration) and whom it calls or is called by are not state.
 In Linux: struct vmstate_description of QEMU, in include/migration/vmstate.h, is the same table of names.
 """
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 State = tuple[Any, ...]
 
@@ -24,19 +25,39 @@ class Stateful:
 
     def state(self) -> State:
         """What this part is, in the order of `fields` and then of `parts`."""
-        state = tuple([getattr(self, name) for name in self.fields])
-        if self.parts:
-            found = [getattr(self, name) for name in self.parts]
-            state += tuple([None if part is None else part.state() for part in found])
+        kind = type(self)
+        state: State = (_ways.get(kind) or _learn(kind)).out(self)
         return state
 
     def load(self, state: State) -> None:
         """Become what `state` says, of this part or of one that was made alike. Raises ValueError for another shape."""
+        kind = type(self)
         if len(state) != len(self.fields) + len(self.parts):
-            raise ValueError(f"a state of {len(state)} values is none of {type(self).__name__}")
-        for name, value in zip(self.fields, state, strict=False):
-            setattr(self, name, value)
-        for name, value in zip(self.parts, state[len(self.fields) :], strict=True):
-            part = getattr(self, name)
-            if part is not None:
-                part.load(value)
+            raise ValueError(f"a state of {len(state)} values is none of {kind.__name__}")
+        (_ways.get(kind) or _learn(kind)).back(self, state)
+
+
+class _Ways(NamedTuple):
+    """Out of a part of one class, and back into one."""
+
+    out: Callable[[Stateful], State]
+    back: Callable[[Stateful, State], None]
+
+
+_ways: dict[type[Stateful], _Ways] = {}
+
+
+def _learn(kind: type[Stateful]) -> _Ways:
+    """Put the two lists of a class into two functions: a search asks for states hundreds of thousands of times."""
+    fields = [f"self.{name}" for name in kind.fields]
+    parts = [f"self.{name}" for name in kind.parts]
+    states = [f"state_{number}" for number in range(len(parts))]
+    values = [*fields, *(f"None if {part} is None else {part}.state()" for part in parts)]
+    out = ["def out(self):", f"    return ({''.join(f'{value}, ' for value in values)})"]
+    back = ["def back(self, state):", f"    ({''.join(f'{name}, ' for name in (*fields, *states))}) = state"]
+    for part, state in zip(parts, states, strict=True):
+        back += [f"    if {part} is not None:", f"        {part}.load({state})"]
+    made: dict[str, Any] = {}
+    exec("\n".join([*out, *back]), made)
+    ways = _ways[kind] = _Ways(made["out"], made["back"])
+    return ways

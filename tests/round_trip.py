@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from random import Random
 from typing import Any
 
+import pytest
 from hypothesis import strategies as st
 
+from emu import stateful
 from emu.stateful import Stateful
 
 Operation = tuple[int, int]  # which of the rig's operations, and a number for it to make of what it likes
@@ -27,6 +29,13 @@ NOT_STATE = {
     ("Scheduler", "_wakes_made"): "tie-breakers are counted anew, in the same order",
     ("Scheduler", "_plan"): "made of the script when the host starts",
 }
+
+
+def leave_out(monkeypatch: pytest.MonkeyPatch, kind: type[Stateful], name: str) -> None:
+    """Make a class forget one of its attributes."""
+    for names in ("fields", "parts"):
+        monkeypatch.setattr(kind, names, tuple(one for one in getattr(kind, names) if one != name))
+    monkeypatch.setattr(stateful, "_ways", {})  # made of the lists as they were
 
 
 class Rig:

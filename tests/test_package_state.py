@@ -14,7 +14,7 @@ from emu.package import BEGUN, PLANNED, Lie, Package
 from emu.scenario import DEFAULT_STORE_GAP, Config
 from emu.trace import to_json
 from tests.programs import Recorded, run_guest
-from tests.round_trip import attributes, picture
+from tests.round_trip import attributes, leave_out, picture
 
 US = clock.UNITS["us"]
 OTHER_CPU = {"host_model": "other-cpu", "seed": 3, "tasks": ("busy",)}
@@ -135,8 +135,7 @@ def test_part_of_a_package_that_is_left_out_is_noticed(monkeypatch: pytest.Monke
         setattr(getattr(package, left_out), str(changes[left_out]), 7)
     other.packages[1].load(package.state())
     assert seen(other.packages[1]) == seen(package)
-    for names in ("fields", "parts"):
-        monkeypatch.setattr(Package, names, tuple(name for name in getattr(Package, names) if name != left_out))
+    leave_out(monkeypatch, Package, left_out)
     untouched = made("smp, two pCPUs").packages[1]
     untouched.load(package.state())
     monkeypatch.undo()
