@@ -42,18 +42,17 @@ def judge_program(
     evidence: dict[str, bytes] = {}
     image = elf_image(built, "the program")
     runs = run.Runs(image)
-    decided = _decided_at_once(asked, image, tell)
+    decided = _decided_at_once(asked, image, sources, own, tell)
     for one in asked:
         if one.name in decided:
-            found.append(decided[one.name])
-            continue
-        tell(one.title)
-        if isinstance(one.ask, asks.Build):
-            found.append(_passed(one))
-            continue
-        if isinstance(one.ask, asks.Explore):
+            told, kept = decided[one.name]
+        elif isinstance(one.ask, asks.Build):
+            told, kept = _passed(one), b""
+        elif isinstance(one.ask, Explore):
+            tell(one.title)
             told, kept = proof.judge(one, image, sources, own)
         else:
+            tell(one.title)
             told, kept = run.judge(one, runs, sources, own)
         found.append(told)
         if kept and len(kept) <= verdict.MAX_EVIDENCE:
@@ -61,30 +60,41 @@ def judge_program(
     return Judgement(tuple(found), evidence)
 
 
-def _decided_at_once(asked: tuple[Criterion, ...], image: Image, tell: Tell) -> dict[str, Verdict]:
-    """Verdicts by the names of criteria. Those within the same bounds are one search, which a right program passes, and
-    which one that never ends fails. A search ends at its first violation: those that ask for what was violated are left
-    to be judged by themselves, and the others are searched again."""
+def _decided_at_once(
+    asked: tuple[Criterion, ...], image: Image, sources: Mapping[str, bytes], own: set[str], tell: Tell
+) -> dict[str, tuple[Verdict, bytes]]:
+    """Verdicts and evidence by the names of criteria. Those within the same bounds are one search, which a right
+    program passes, and which one that never ends fails. A search ends at its first violation: it decides those that ask
+    for what was violated, and the others are searched again."""
     groups: dict[str, list[Criterion]] = {}
     for one in asked:
         if isinstance(one.ask, Explore):
             bounds = {**one.ask.settings, "properties": None}
             groups.setdefault(repr(sorted(bounds.items(), key=lambda pair: pair[0])), []).append(one)
-    found: dict[str, Verdict] = {}
+    decided: dict[str, tuple[Verdict, bytes]] = {}
     for several in groups.values():
         while len(several) > 1:
             tell(several[0].title)
             try:
-                holds, violated = proof.together([one.ask for one in several if isinstance(one.ask, Explore)], image)
+                holds, found = proof.together([_explore(one) for one in several], image)
             except proof.Endless as endless:
-                found |= {one.name: proof.endless(one, endless.why) for one in several}
+                decided |= {one.name: (proof.endless(one, endless.why), b"") for one in several}
                 break
             if holds:
-                found |= {one.name: _passed(one) for one in several}
-            if holds or not violated:
+                decided |= {one.name: (_passed(one), b"") for one in several}
+            if holds or found is None:
                 break
-            several = [one for one in several if isinstance(one.ask, Explore) and violated not in one.ask.properties]
-    return found
+            violated = found.violation.property
+            for one in several:
+                if violated in _explore(one).properties:
+                    decided[one.name] = proof.refuted(one, image, found, sources, own)
+            several = [one for one in several if one.name not in decided]
+    return decided
+
+
+def _explore(one: Criterion) -> Explore:
+    assert isinstance(one.ask, Explore)
+    return one.ask
 
 
 def not_built(asked: tuple[Criterion, ...], error: HostError) -> Judgement:

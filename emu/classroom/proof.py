@@ -14,7 +14,7 @@ from emu.explore.evidence import evidence
 from emu.explore.instance import Instance
 from emu.explore.node import CUT
 from emu.explore.properties import PROPERTIES
-from emu.explore.search import PROVED, Search
+from emu.explore.search import PROVED, Counterexample, Search
 from emu.faults import HostError
 from emu.history import recording
 
@@ -50,7 +50,16 @@ def judge(
             meant = "; ".join(PROPERTIES[name] for name in untested)
             return failed._replace(why=f"the program ended before this was ever put to the test: {meant}"), b""
         return blank._replace(hidden=criterion.hidden), b""
-    found = report.found
+    return refuted(criterion, image, report.found, files, own)
+
+
+def refuted(
+    criterion: Criterion, image: Image, found: Counterexample, files: Mapping[str, bytes], own: Collection[str]
+) -> tuple[Verdict, bytes]:
+    """The verdict where `found` is the first violation, and the recording that replays it; the rest as for `judge`."""
+    assert isinstance(criterion.ask, Explore)
+    failed = Verdict(criterion.name, criterion.title, verdict.FAILED, 0, criterion.points, hidden=criterion.hidden)
+    instance = Instance(image, **criterion.ask.settings)
 
     def is_own(place: str) -> bool:
         return place.rpartition(":")[0] in own
@@ -76,18 +85,18 @@ def judge(
     )
 
 
-def together(asked: list[Explore], image: Image) -> tuple[bool, str]:
-    """Whether all properties of these, which have the same bounds, hold and were put to the test; else the one that was
-    first seen not to hold, if one was. Raises Endless."""
+def together(asked: list[Explore], image: Image) -> tuple[bool, Counterexample | None]:
+    """Whether all properties of these, which have the same bounds, hold and were put to the test; else the first
+    violation, if there was one: it is also the first of those who ask for its property alone. Raises Endless."""
     names = frozenset(name for one in asked for name in one.properties)
     try:
         instance = Instance(image, **{**asked[0].settings, "properties": names})
         report = Search(instance, layer_done=_look_for_end).run()
     except HostError:
-        return False, ""
+        return False, None
     if report.found is not None:
-        return False, report.found.violation.property
-    return report.verdict == PROVED and all(report.judged.get(name) for name in names), ""
+        return False, report.found
+    return report.verdict == PROVED and all(report.judged.get(name) for name in names), None
 
 
 class Endless(Exception):

@@ -40,7 +40,7 @@ class Memory:
             if found != blank[: len(found)]:
                 self._copy[at : at + len(found)] = found
         tables = range(abi.PAGE_TABLES_GPA, abi.PAGE_TABLES_END_GPA, abi.PAGE_SIZE)
-        used = [at for at in tables if any(ram.bytes[at : at + abi.PAGE_SIZE])]
+        used = [at for at in tables if ram.bytes[at : at + abi.PAGE_SIZE] != blank[: abi.PAGE_SIZE]]
         self._tables_end = used[-1] + abi.PAGE_SIZE if used else abi.PAGE_TABLES_GPA
 
     def keep(self, *, look: bool = True) -> Pages:

@@ -9,7 +9,7 @@ import pytest
 
 from emu import data
 from emu.boot.elf import elf_image
-from emu.classroom import assignment, judge, program, recipe
+from emu.classroom import assignment, judge, program, recipe, verdict
 from emu.classroom.recipe import Recipe
 from emu.compiler import Compiler, find_compiler, reference_compiler
 from emu.faults import HostError
@@ -158,6 +158,7 @@ def test_criteria_that_are_searched_together_are_judged_as_each_by_itself(
     assert len(asked) == 3
     built, sources = program.build(files, GIVEN), {**files, **GIVEN}
     found = judge.judge_program(asked, built, sources, set(files))
-    assert judge._decided_at_once(asked, elf_image(built, "it"), lambda _: None)
+    decided = judge._decided_at_once(asked, elf_image(built, "it"), sources, set(files), lambda _: None)
+    assert [told.outcome for told, _ in decided.values()].count(verdict.FAILED) == 1
     monkeypatch.setattr(judge, "_decided_at_once", lambda *_: {})
     assert judge.judge_program(asked, built, sources, set(files)) == found
