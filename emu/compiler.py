@@ -60,6 +60,7 @@ _LINK_FLAGS = (
 _LISTING = "needed.d"
 _Targets = Mapping[int, tuple[str, ...]]
 Tell = Callable[[str], None]
+Shelf = dict[tuple[Path, int], tuple[bytes, set[Path]]]  # objects of one compiler, and what was read for them
 _WORD_FLAGS: _Targets = {64: ("-m64",), 32: ("-m32",)}
 # zig names every feature of the CPU itself, vector registers among them, and then warns of its own choice.
 _ZIG_WARNINGS = ("-Wno-excessive-regsave", "-Wno-unknown-warning-option")
@@ -103,12 +104,20 @@ class Compiler(NamedTuple):
         return f"{self.name} ({self.version})"
 
     def link(
-        self, sources: list[Path], output: Path, bits: int, *, typed: str = "", tell: Tell = to_stderr
+        self,
+        sources: list[Path],
+        output: Path,
+        bits: int,
+        *,
+        typed: str = "",
+        tell: Tell = to_stderr,
+        shelf: Shelf | None = None,
     ) -> set[Path]:
         """Compiles absolute `sources`, links them to `output`, and returns all files that were read for it.
 
         `typed` is the first source as the user called it; messages call it so. `tell` is called with the warnings of
-        each step that has any. Raises HostError with the first error, and all of the compiler's output as its detail.
+        each step that has any. What is compiled is put on the `shelf`, if there is one, and what stands there is not
+        compiled again. Raises HostError with the first error, and all of the compiler's output as its detail.
         """
         typed = typed or str(sources[0])
         with tempfile.TemporaryDirectory() as temporary:
@@ -116,8 +125,15 @@ class Compiler(NamedTuple):
             objects = self.objects(sources, folder)
             needed = {*sources, _script()}
             for source, made in zip(sources, objects, strict=True):
-                self.run(self.compile_command(source, made, bits), folder, sources[0], typed, tell)
-                needed |= _dependencies(folder / _LISTING, folder)
+                kept = None if shelf is None else shelf.get((source, bits))
+                if kept is None:
+                    self.run(self.compile_command(source, made, bits), folder, sources[0], typed, tell)
+                    kept = made.read_bytes(), _dependencies(folder / _LISTING, folder)
+                else:
+                    made.write_bytes(kept[0])
+                if shelf is not None:
+                    shelf[source, bits] = kept
+                needed |= kept[1]
             linked = folder / "guest.elf"
             self.run(self.link_command(objects, linked, bits), folder, sources[0], typed, tell)
             if not linked.is_file():

@@ -15,22 +15,28 @@ from collections.abc import Callable
 from pathlib import Path
 
 from emu import data
-from emu.compiler import Compiler, Tell, find_compiler, reference_compiler, to_stderr
+from emu.compiler import Compiler, Shelf, Tell, find_compiler, reference_compiler, to_stderr
 from emu.faults import HostError
 
 _OWN_START = re.compile(r"^\s*_start\s*:|^[\w\s*]*\b_start\s*\(", re.MULTILINE)
 
 
 def build(
-    source: Path, output: Path, *, bits: int = 64, compiler: Compiler | None = None, tell: Tell = to_stderr
+    source: Path,
+    output: Path,
+    *,
+    bits: int = 64,
+    compiler: Compiler | None = None,
+    tell: Tell = to_stderr,
+    shelf: Shelf | None = None,
 ) -> None:
     """Compiles one guest program, .c or .S, with the start code, and links it to an ELF at `output`.
 
     `bits` is 64 or 32: long mode or 32-bit protected mode. A source that defines `_start` itself gets no start code.
     The folder of `output` must exist; in guests/build/ it is made. There, nothing is done where `output` is up to date:
     same source, same headers, same compiler. What it was made from stands in a hidden file beside it. `tell` is called
-    with the compiler's warnings.
-    Raises HostError with the compiler's first error, or where there is no such file or no compiler.
+    with the compiler's warnings. Who builds many programs gives the same `shelf` to all, and the start code is compiled
+    once. Raises HostError with the compiler's first error, or where there is no such file or no compiler.
     """
     typed = str(source)
     if source.suffix not in data.SOURCE_SUFFIXES:
@@ -55,7 +61,7 @@ def build(
         parts.append(guests / "trap.S")
     if source != guests / "runtime.c":
         parts.append(guests / "runtime.c")
-    needed = compiler.link(parts, output, bits, typed=typed, tell=tell)
+    needed = compiler.link(parts, output, bits, typed=typed, tell=tell, shelf=shelf)
     if not ours:
         return
     made_of = {str(path): _digest(path) for path in sorted(needed)}
@@ -90,12 +96,12 @@ def build_guests(
     compiler = reference_compiler() if reference else compiler or find_compiler()
     folder = data.build_dir(reference=reference)
     progress(f"compiler: {compiler}")
-    built = {}
+    built, shelf = {}, Shelf()
     for name, source in data.guest_sources().items():
         elf = folder / f"{name}.elf"
         if not _is_fresh(source, elf, bits_of(source), compiler):
             progress(f"building {name}")
-            build(source, elf, bits=bits_of(source), compiler=compiler)
+            build(source, elf, bits=bits_of(source), compiler=compiler, shelf=shelf)
         built[name] = elf
     return built
 
