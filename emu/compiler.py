@@ -6,6 +6,7 @@ to every system. "Works" is tried, not guessed: each has to link a small 64-bit 
 In Linux: arch/x86/Makefile, where a kernel asks its compiler for the same freestanding, red-zone-free code.
 """
 
+import hashlib
 import importlib.util
 import os
 import re
@@ -14,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,7 +61,6 @@ _LINK_FLAGS = (
 _LISTING = "needed.d"
 _Targets = Mapping[int, tuple[str, ...]]
 Tell = Callable[[str], None]
-Shelf = dict[tuple[Path, int], tuple[bytes, set[Path]]]  # objects of one compiler, and what was read for them
 _WORD_FLAGS: _Targets = {64: ("-m64",), 32: ("-m32",)}
 # zig names every feature of the CPU itself, vector registers among them, and then warns of its own choice.
 _ZIG_WARNINGS = ("-Wno-excessive-regsave", "-Wno-unknown-warning-option")
@@ -83,9 +83,24 @@ _CLANG_TARGETS: _Targets = {
 _DEPENDENCY = re.compile(r"(?:\\ |[^\s\\]|\\(?=[^\s]))+")
 
 
+_kept: dict[tuple[tuple[str, ...], Path, int], "Kept"] = {}
+
+
 def to_stderr(text: str) -> None:
     """Where warnings and notes go unless someone asks for them."""
     print(text, file=sys.stderr, flush=True)
+
+
+class Kept(NamedTuple):
+    """An object that has been compiled, and the digests of all files that were read for it."""
+
+    content: bytes
+    read: dict[Path, str]
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it would be the same now."""
+        return all(digest(path) == then for path, then in self.read.items())
 
 
 class Compiler(NamedTuple):
@@ -111,13 +126,14 @@ class Compiler(NamedTuple):
         *,
         typed: str = "",
         tell: Tell = to_stderr,
-        shelf: Shelf | None = None,
+        shared: Collection[Path] = (),
     ) -> set[Path]:
         """Compiles absolute `sources`, links them to `output`, and returns all files that were read for it.
 
         `typed` is the first source as the user called it; messages call it so. `tell` is called with the warnings of
-        each step that has any. What is compiled is put on the `shelf`, if there is one, and what stands there is not
-        compiled again. Raises HostError with the first error, and all of the compiler's output as its detail.
+        each step that has any. Sources that many programs have in common, `shared`, are compiled once in the life of
+        this process, and again when they have changed. Raises HostError with the first error, and all of the compiler's
+        output as its detail.
         """
         typed = typed or str(sources[0])
         with tempfile.TemporaryDirectory() as temporary:
@@ -125,15 +141,17 @@ class Compiler(NamedTuple):
             objects = self.objects(sources, folder)
             needed = {*sources, _script()}
             for source, made in zip(sources, objects, strict=True):
-                kept = None if shelf is None else shelf.get((source, bits))
-                if kept is None:
-                    self.run(self.compile_command(source, made, bits), folder, sources[0], typed, tell)
-                    kept = made.read_bytes(), _dependencies(folder / _LISTING, folder)
-                else:
-                    made.write_bytes(kept[0])
-                if shelf is not None:
-                    shelf[source, bits] = kept
-                needed |= kept[1]
+                known = self.command, source, bits
+                kept = _kept.get(known) if source in shared else None
+                if kept is not None and kept.fresh:
+                    made.write_bytes(kept.content)
+                    needed |= kept.read.keys()
+                    continue
+                self.run(self.compile_command(source, made, bits), folder, sources[0], typed, tell)
+                read = {source, *_dependencies(folder / _LISTING, folder)}
+                needed |= read
+                if source in shared:
+                    _kept[known] = Kept(made.read_bytes(), {path: digest(path) for path in read})
             linked = folder / "guest.elf"
             self.run(self.link_command(objects, linked, bits), folder, sources[0], typed, tell)
             if not linked.is_file():
@@ -290,6 +308,14 @@ def _dependencies(listing: Path, folder: Path) -> set[Path]:
     paths = {(folder / name.replace("\\ ", " ")).resolve() for name in _DEPENDENCY.findall(names)}
     # zig's cache may name its own headers where another installation has them; its version stands for them.
     return {path for path in paths if "ziglang" not in path.parts}
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal; empty where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _script() -> Path:

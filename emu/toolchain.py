@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from emu import data
-from emu.compiler import Compiler, Shelf, Tell, find_compiler, reference_compiler, to_stderr
+from emu.compiler import Compiler, Tell, digest, find_compiler, reference_compiler, to_stderr
 from emu.faults import HostError
 
 _OWN_START = re.compile(r"^\s*_start\s*:|^[\w\s*]*\b_start\s*\(", re.MULTILINE)
@@ -28,15 +28,14 @@ def build(
     bits: int = 64,
     compiler: Compiler | None = None,
     tell: Tell = to_stderr,
-    shelf: Shelf | None = None,
 ) -> None:
     """Compiles one guest program, .c or .S, with the start code, and links it to an ELF at `output`.
 
     `bits` is 64 or 32: long mode or 32-bit protected mode. A source that defines `_start` itself gets no start code.
     The folder of `output` must exist; in guests/build/ it is made. There, nothing is done where `output` is up to date:
     same source, same headers, same compiler. What it was made from stands in a hidden file beside it. `tell` is called
-    with the compiler's warnings. Who builds many programs gives the same `shelf` to all, and the start code is compiled
-    once. Raises HostError with the compiler's first error, or where there is no such file or no compiler.
+    with the compiler's warnings. Raises HostError with the compiler's first error, or where there is no such file or
+    no compiler.
     """
     typed = str(source)
     if source.suffix not in data.SOURCE_SUFFIXES:
@@ -61,14 +60,14 @@ def build(
         parts.append(guests / "trap.S")
     if source != guests / "runtime.c":
         parts.append(guests / "runtime.c")
-    needed = compiler.link(parts, output, bits, typed=typed, tell=tell, shelf=shelf)
+    needed = compiler.link(parts, output, bits, typed=typed, tell=tell, shared=parts[1:])
     if not ours:
         return
-    made_of = {str(path): _digest(path) for path in sorted(needed)}
+    made_of = {str(path): digest(path) for path in sorted(needed)}
     stamp = {
         "source": str(source),
         "compiler": _identity(compiler, bits),
-        "output": _digest(output),
+        "output": digest(output),
         "made_of": made_of,
     }
     _stamp_path(output).write_text(json.dumps(stamp, indent=1), encoding="utf-8")
@@ -96,12 +95,12 @@ def build_guests(
     compiler = reference_compiler() if reference else compiler or find_compiler()
     folder = data.build_dir(reference=reference)
     progress(f"compiler: {compiler}")
-    built, shelf = {}, Shelf()
+    built = {}
     for name, source in data.guest_sources().items():
         elf = folder / f"{name}.elf"
         if not _is_fresh(source, elf, bits_of(source), compiler):
             progress(f"building {name}")
-            build(source, elf, bits=bits_of(source), compiler=compiler, shelf=shelf)
+            build(source, elf, bits=bits_of(source), compiler=compiler)
         built[name] = elf
     return built
 
@@ -117,7 +116,7 @@ def _stamp_path(output: Path) -> Path:
 
 def _identity(compiler: Compiler, bits: int) -> str:
     # The flags and the start code are ours: a new emu is a new compiler.
-    own = _digest(Path(__file__)), _digest(Path(find_compiler.__code__.co_filename))
+    own = digest(Path(__file__)), digest(Path(find_compiler.__code__.co_filename))
     return repr((tuple(compiler), bits, own))
 
 
@@ -127,15 +126,11 @@ def _is_fresh(source: Path, output: Path, bits: int, compiler: Compiler) -> bool
         return bool(
             stamp["source"] == str(source.resolve())
             and stamp["compiler"] == _identity(compiler, bits)
-            and stamp["output"] == _digest(output)
-            and all(_digest(Path(path)) == digest for path, digest in stamp["made_of"].items())
+            and stamp["output"] == digest(output)
+            and all(digest(Path(path)) == then for path, then in stamp["made_of"].items())
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def main(arguments: list[str]) -> int:

@@ -52,7 +52,6 @@ def all_guests(name: str) -> Compiled:
     atexit.register(_leave, folder, user)
     sources = data.guest_sources()
     mine = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 2
-    shelf = compilers.Shelf()
     order = list(sources)[::-1] if mine else list(sources)
     for guest in order:
         place = folder / guest
@@ -63,9 +62,7 @@ def all_guests(name: str) -> Compiled:
             continue
         told: list[str] = []
         bits = toolchain.bits_of(sources[guest])
-        toolchain.build(
-            sources[guest], place.with_suffix(".elf"), bits=bits, compiler=compiler, tell=told.append, shelf=shelf
-        )
+        toolchain.build(sources[guest], place.with_suffix(".elf"), bits=bits, compiler=compiler, tell=told.append)
         place.with_suffix(".new").write_text(json.dumps(told))
         place.with_suffix(".new").rename(place.with_suffix(".told"))
     every: list[str] = []
