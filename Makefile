@@ -12,7 +12,7 @@ NATIVE_SOURCES := $(wildcard emu/vcpu/native/*.[ch])
 GUEST_BUILDER := emu/toolchain.py emu/compiler.py emu/data.py
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench prove-determinism prove-slicing prove-conform prove-hostile prove-walk prove-explore prove-grade prove-fuzz bench-fuzz guests lint reference wheel clean
+.PHONY: help run test bench prove-determinism prove-properties prove-slicing prove-conform prove-hostile prove-walk prove-explore prove-grade prove-fuzz bench-fuzz guests lint reference wheel clean
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
@@ -36,6 +36,9 @@ prove-conform: $(VENV)/.dev ## 100,000 random sequences: model, emulator and rea
 
 guests: $(VENV)/.compiler guests/include/abi.h ## build the guest programs
 	@$(BIN)/python -m emu.toolchain
+
+prove-properties: guests/build/.done $(VENV)/.dev ## the tests that draw examples, with ten times as many
+	@EMU_EFFORT=10 $(BIN)/python -m pytest --timeout=1800 $$(grep -rlw EFFORT tests --include='test_*.py') tests/host
 
 prove-slicing: $(VENV)/.dev ## 1,000 random programs, sliced at random: every state must agree
 	@$(BIN)/python -m tests.vcpu.slicing

@@ -19,6 +19,7 @@ from emu.guest import load_guest
 from emu.machine import Machine
 from emu.result import TripleFault
 from emu.scenario import Config
+from tests.effort import EFFORT
 from tests.programs import run
 
 
@@ -278,7 +279,7 @@ def test_printed_bytes_are_one_line_and_cannot_give_orders():
     assert history(last, hex) == ["vcpu0  printed 'hi\\x1b[m\\n', lastly at 0x5"]
 
 
-@settings(derandomize=True, deadline=None, database=None, max_examples=150)
+@settings(derandomize=True, deadline=None, database=None, max_examples=60 * EFFORT)
 @given(st.binary(min_size=1, max_size=40), st.sampled_from(["long", "pm32", "real"]))
 def test_any_code_at_all_ends_and_has_a_diagnosis_where_it_shut_down(code, mode):
     machine = Machine(

@@ -106,6 +106,8 @@ def test_command_line_shown_is_understood(command, tmp_path, monkeypatch, capsys
     if words[0] != "run":
         # These do their work while they read: let them, on files that are there, with nothing to be built.
         monkeypatch.setattr(toolchain, "build", lambda *_, **__: None)
+        if "--random" in words:  # how many it tries is not what is asked here
+            words[words.index("--random") + 1] = "100"
         for word in words[1:]:
             if word.endswith((".c", ".S")):
                 Path(word).touch()

@@ -1,6 +1,7 @@
 """The rooms keep to their import rules, and the public names are the ones promised."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,7 @@ def room_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
+@functools.cache
 def imported(path: Path) -> set[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -209,7 +209,7 @@ class Timeline:
             last = self._switch_ns[min(wanted, len(self._switch_ns)) - 1] if self._switch_ns else end_ns
             until_ns = last if self._until_ns is None else min(last, self._until_ns)
             cell_ns = round_down(until_ns // width)
-            end_ns = min(end_ns, cell_ns * width)
+            end_ns = min(end_ns, cell_ns * width, until_ns)  # a column is a nanosecond at least
         bins = Bins(cell_ns)
         for who, state, pcpu, begin_ns, state_end_ns in self._states:
             bins.add((state, who, pcpu), begin_ns, min(state_end_ns, end_ns))

@@ -26,6 +26,7 @@ from emu.faults import HostError
 from emu.machine import Machine
 from emu.scenario import Config
 from tests.boot.elf_bytes import CODE, HEADER, PROGRAM_HEADER, Load, elf_bytes
+from tests.effort import EFFORT
 
 SETTINGS = settings(derandomize=True, deadline=None, database=None)
 TINY = Config(ram=abi.MIN_RAM, insn_limit=50, exit_limit=20)
@@ -180,7 +181,7 @@ GOOD = elf_bytes(Load(), Load(gpa=abi.GUEST_GPA + 0x1000, flags=PF_W, data=bytes
 HEADERS = HEADER + 2 * PROGRAM_HEADER
 
 
-@settings(SETTINGS, max_examples=400)
+@settings(SETTINGS, max_examples=60 * EFFORT * EFFORT)
 @given(st.lists(st.tuples(st.integers(0, HEADERS - 1), st.integers(0, 255)), min_size=1, max_size=4))
 def test_only_host_errors_escape_from_mutated_headers(changes):
     source = bytearray(GOOD)
@@ -197,7 +198,7 @@ def test_only_host_errors_escape_whichever_header_byte_is_wrong(value):
         read_or_refuse(bytes(source))
 
 
-@settings(SETTINGS, max_examples=200)
+@settings(SETTINGS, max_examples=80 * EFFORT)
 @given(st.binary(max_size=300))
 def test_only_host_errors_escape_from_noise_behind_the_magic(noise):
     assert read_or_refuse(b"\x7fELF" + noise) is None
@@ -208,7 +209,7 @@ CLOCK = data.guest_path("clock").read_bytes()
 TABLES = read_header(CLOCK)
 
 
-@settings(SETTINGS, max_examples=150)
+@settings(SETTINGS, max_examples=60 * EFFORT)
 @given(
     st.lists(
         st.tuples(

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from emu import abi
 from emu.bus.cpuid import ENGINE, REGISTERS, CpuidTable
+from tests.effort import EFFORT
 
 
 class Steal:
@@ -110,7 +111,7 @@ def test_withheld_instructions_are_not_announced() -> None:
     assert edx & (1 << 25 | 1 << 26) == 1 << 25 | 1 << 26  # SSE2 is part of long mode
 
 
-@settings(derandomize=True, deadline=None, max_examples=200, database=None)
+@settings(derandomize=True, deadline=None, max_examples=80 * EFFORT, database=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 def test_unknown_leaf_reads_zeros_whatever_the_subleaf(leaf: int, subleaf: int) -> None:
     table = CpuidTable([Steal(), Apic()])

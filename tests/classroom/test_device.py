@@ -33,7 +33,7 @@ def test_solution_is_right_however_much_is_asked_ahead(monkeypatch: pytest.Monke
 
 
 def test_first_difference_is_the_same_however_much_is_asked_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    variants = [(DEVICE.folder / "wrong" / one.name / "steal_time.py").read_bytes() for one in DEVICE.wrong]
+    variants = [(DEVICE.folder / "wrong" / one.name / "steal_time.py").read_bytes() for one in DEVICE.wrong[::3]]
     found = [judged(text) for text in variants]
     monkeypatch.setattr(device, "_MOST_AHEAD", 1)
     assert [judged(text) for text in variants] == found
@@ -48,7 +48,7 @@ def foreseen_judged(text: bytes) -> Judgement:
 
 
 def test_judgement_is_the_same_whether_answers_are_foreseen() -> None:
-    variants = [(DEVICE.folder / "wrong" / one.name / "steal_time.py").read_bytes() for one in DEVICE.wrong]
+    variants = [(DEVICE.folder / "wrong" / one.name / "steal_time.py").read_bytes() for one in DEVICE.wrong[::3]]
     for text in (GOOD, *variants):
         assert foreseen_judged(text) == judged(text)
 

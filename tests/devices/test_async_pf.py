@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from emu.devices.async_pf import HALT, INJECT, PROFILES, AsyncPf, Missing, Ready
 from emu.devices.steal_time import Load
 from emu.faults import HostError
+from tests.effort import EFFORT
 
 from .async_pf_promises import ACK, EN, ON, WAKE_ALL, Bench, promises
 from .promises import AREA, Promise
 
-EXAMPLES = settings(derandomize=True, deadline=None, max_examples=300, database=None)
+EXAMPLES = settings(derandomize=True, deadline=None, max_examples=100 * EFFORT, database=None)
 
 
 @pytest.mark.parametrize("promise", promises.values(), ids=promises)

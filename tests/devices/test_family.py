@@ -18,10 +18,11 @@ from emu.devices.pvclock import MasterClock
 from emu.devices.steal_time import StealTime
 from emu.devices.tsc import Tsc
 from emu.faults import GuestFault
+from tests.effort import EFFORT
 
 from .promises import RAM, Memory
 
-EXAMPLES = settings(derandomize=True, deadline=None, max_examples=400, database=None)
+EXAMPLES = settings(derandomize=True, deadline=None, max_examples=150 * EFFORT, database=None)
 NOP_IO_DELAY = 1 << 1  # no device stands behind it
 SUPPORTED_BY_KVM = 0x01007EFB  # KVM_GET_SUPPORTED_CPUID, leaf 0x40000001 EAX
 NUMBERS = (0x11, 0x12, *range(0x4B564D00, 0x4B564D08))

@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emu.devices.hypercalls import Answer, Hypercalls, Kick, Request, SendIpi, Yield, returned
+from tests.effort import EFFORT
 
 from .promises import Promise, Promises
 
-EXAMPLES = settings(derandomize=True, deadline=None, max_examples=300, database=None)
+EXAMPLES = settings(derandomize=True, deadline=None, max_examples=100 * EFFORT, database=None)
 POLL, KICK, SEND_IPI, YIELD = 1, 5, 10, 11
 ENOSYS, EPERM, EINVAL = Answer(-1000), Answer(-1), Answer(-22)
 HIGH = 0xABCD << 32

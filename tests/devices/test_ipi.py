@@ -10,10 +10,11 @@ from emu.devices.ipi import Ipi, route
 from emu.devices.lapic import Lapic
 from emu.devices.startup import Init, Sipi, Startup
 from emu.devices.tsc import Tsc
+from tests.effort import EFFORT
 
 from .promises import Promise, Promises
 
-EXAMPLES = settings(derandomize=True, deadline=None, max_examples=300, database=None)
+EXAMPLES = settings(derandomize=True, deadline=None, max_examples=100 * EFFORT, database=None)
 ENABLED, X2APIC, BASE = 1 << 11, 1 << 10, 0xFEE00000
 APICBASE, SPIV, EOI, TPR, ICR, SELF_IPI, ESR, IRR = 0x1B, 0x80F, 0x80B, 0x808, 0x830, 0x83F, 0x828, 0x820
 FIXED, LOWEST, SMI, NMI, INIT, STARTUP, EXTINT = 0, 1 << 8, 2 << 8, 4 << 8, 5 << 8, 6 << 8, 7 << 8

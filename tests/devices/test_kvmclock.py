@@ -13,11 +13,12 @@ from emu.devices.kvmclock import SystemTime, WallClock
 from emu.devices.pvclock import MasterClock, TimeInfo
 from emu.devices.steal_time import Load, Step
 from emu.devices.tsc import Tsc
+from tests.effort import EFFORT
 
 from .kvmclock_promises import TIME_NEW, Bench, time_promises, wall_promises
 from .promises import AREA, Promise
 
-EXAMPLES = settings(derandomize=True, deadline=None, max_examples=300, database=None)
+EXAMPLES = settings(derandomize=True, deadline=None, max_examples=100 * EFFORT, database=None)
 KHZ = st.one_of(st.sampled_from([1_000_000, 2_999_999, 2_595_125, 3_000_000, 999_999, 1, 7]), st.integers(1, 10**8))
 
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from emu.devices.lapic import Lapic
 from emu.devices.tsc import Tsc
 from emu.faults import GuestFault
+from tests.effort import EFFORT
 
-EXAMPLES = settings(derandomize=True, deadline=None, max_examples=300, database=None)
+EXAMPLES = settings(derandomize=True, deadline=None, max_examples=100 * EFFORT, database=None)
 
 APICBASE, DEADLINE = 0x1B, 0x6E0
 ID, LVR, TPR, PPR, EOI, LDR, SPIV = 0x802, 0x803, 0x808, 0x80A, 0x80B, 0x80D, 0x80F

@@ -11,10 +11,11 @@ from emu.devices.lapic import Lapic
 from emu.devices.pv_eoi import PvEoi
 from emu.devices.steal_time import Load, Step
 from emu.devices.tsc import Tsc
+from tests.effort import EFFORT
 
 from .promises import AREA, RAM, Memory, Promise, Promises, accepts, refuses_reading
 
-EXAMPLES = settings(derandomize=True, deadline=None, max_examples=300, database=None)
+EXAMPLES = settings(derandomize=True, deadline=None, max_examples=100 * EFFORT, database=None)
 MSR = 0x4B564D04
 promises = Promises()
 

@@ -20,6 +20,7 @@ from emu.devices.pvclock import MasterClock
 from emu.devices.steal_time import StealTime, Step
 from emu.devices.tsc import Tsc
 from emu.faults import GuestFault
+from tests.effort import EFFORT
 from tests.round_trip import (
     NOT_STATE,
     OPERATIONS,
@@ -34,7 +35,7 @@ from tests.round_trip import (
 
 from .promises import Memory
 
-STEADY = settings(derandomize=True, deadline=None, database=None, max_examples=120)
+STEADY = settings(derandomize=True, deadline=None, database=None, max_examples=40 * EFFORT)
 AREAS = (0, 64, 4096, 1 << 40)
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from emu.devices.steal_time import StealTime, Step
 from emu.faults import GuestFault
+from tests.effort import EFFORT
 
 MSR = 0x4B564D03
 RAM = 192  # three areas; the guest can also name what lies just outside, and far
@@ -166,7 +167,7 @@ OPERATIONS = st.one_of(
     st.tuples(st.just(Pair.request)),
     st.tuples(st.just(Pair.reset)),
 )
-EXAMPLES = settings(derandomize=True, deadline=None, max_examples=600, database=None)
+EXAMPLES = settings(derandomize=True, deadline=None, max_examples=250 * EFFORT, database=None)
 
 
 @EXAMPLES

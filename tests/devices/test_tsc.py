@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from emu.devices.tsc import Tsc
 from emu.faults import GuestFault
+from tests.effort import EFFORT
 
 TSC = 0x10
-EXAMPLES = settings(derandomize=True, deadline=None, max_examples=300, database=None)
+EXAMPLES = settings(derandomize=True, deadline=None, max_examples=100 * EFFORT, database=None)
 
 
 class Clock:

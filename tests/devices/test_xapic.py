@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from emu.devices.lapic import Lapic
 from emu.devices.tsc import Tsc
+from tests.effort import EFFORT
 
 from .promises import Promise, Promises
 
-EXAMPLES = settings(derandomize=True, deadline=None, max_examples=300, database=None)
+EXAMPLES = settings(derandomize=True, deadline=None, max_examples=100 * EFFORT, database=None)
 BASE, ENABLED, X2APIC, APICBASE = 0xFEE00000, 1 << 11, 1 << 10, 0x1B
 ID, LVR, TPR, APR, PPR, EOI, LDR, DFR, SPIV = 0x20, 0x30, 0x80, 0x90, 0xA0, 0xB0, 0xD0, 0xE0, 0xF0
 ISR, TMR, IRR, ESR, ICR, ICR2, LVTT, LVT0, LVTERR = 0x100, 0x180, 0x200, 0x280, 0x300, 0x310, 0x320, 0x350, 0x370

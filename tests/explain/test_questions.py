@@ -10,13 +10,14 @@ from emu.guest import load_guest
 from emu.history.history import History
 from emu.scenario import Config
 from emu.view.session import Session
+from tests.effort import EFFORT
 
 
 @pytest.mark.parametrize("guest", ["readers/odd_only", "bad_msr", "clock"])
 def test_every_answer_is_what_the_next_step_shows(guest: str):
-    history = History(load_guest(guest), Config(vcpus=2, tasks=("busy",), insn_limit=400))
+    history = History(load_guest(guest), Config(vcpus=2, tasks=("busy",), insn_limit=400 * EFFORT))
     asked: set[str] = set()
-    while not history.ended and history.position < 400:
+    while not history.ended and history.position < 150 * EFFORT:
         at = history.position
         question = ask(history)
         assert history.position == at

@@ -15,6 +15,7 @@ from emu.fuzz.target import Target
 from emu.guest import load_guest
 from emu.vcpu import native
 from emu.vcpu.native import EVEN, ODD, Play
+from tests.effort import EFFORT
 
 hosts = st.sampled_from(HOSTS)
 inputs = st.binary(max_size=MOST_BYTES + 20)
@@ -36,7 +37,7 @@ def test_missing_bytes_are_zero(data: bytes, host: str) -> None:
 
 
 @pytest.mark.skipif(native.library() is None, reason="the callbacks in C were not built")
-@settings(max_examples=300)
+@settings(max_examples=150 * EFFORT)
 @given(inputs, hosts)
 def test_plan_in_c_is_the_plan_in_python(data: bytes, host: str) -> None:
     library = native.library()

@@ -18,6 +18,7 @@ from emu.guest import load_guest
 from emu.history.history import History
 from emu.scenario import Config
 from emu.view.session import Session
+from tests.effort import EFFORT
 
 BUSY = Config(vcpus=2, tasks=("busy",))
 
@@ -196,7 +197,7 @@ def test_noise_wrong_checksums_and_a_killed_client_end_nothing(client: Client) -
     assert client.ask("qC") == "QC1"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25 * EFFORT, deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=12))
 def test_no_bytes_end_the_stub(chunks: list[bytes]) -> None:
     client = Client("hello")

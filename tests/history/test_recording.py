@@ -1,5 +1,6 @@
 """Recordings: what goes in comes out, and whatever else a file may hold is one sentence."""
 
+import functools
 import json
 import zlib
 
@@ -13,6 +14,7 @@ from emu.history.edits import Edit, Preempt, SetMemory, SetMsr, SetRegister, fro
 from emu.history.history import History
 from emu.history.recording import FORMAT, Outcome, Recording, TraceHash, from_bytes, to_bytes
 from emu.scenario import Config
+from tests.effort import EFFORT
 
 CONFIG = Config(vcpus=2, tasks=("busy",), policy="script", script=("a.txt", "0 vcpu0 10us\nloop\n"), store_gap=(1, 2))
 EDITS = (
@@ -23,6 +25,7 @@ EDITS = (
 )
 
 
+@functools.cache
 def recording() -> Recording:
     lines = {"a.c": {3: "int x = 'ä';", 12: ""}}
     outcome = Outcome(77, "exit", 3, "ab" * 32)
@@ -39,10 +42,15 @@ def test_it_is_small() -> None:
     assert len(to_bytes(recording())) < len(load_guest("clock").source)
 
 
-@settings(max_examples=300, deadline=None)
+@functools.cache
+def _sound() -> bytes:
+    return to_bytes(recording())
+
+
+@settings(max_examples=100 * EFFORT, deadline=None)
 @given(st.data())
 def test_a_damaged_file_is_one_sentence(data: st.DataObject) -> None:
-    content = bytearray(to_bytes(recording()))
+    content = bytearray(_sound())
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(content) - 1))
         kind = data.draw(st.sampled_from(("flip", "cut", "insert")))
@@ -54,7 +62,7 @@ def test_a_damaged_file_is_one_sentence(data: st.DataObject) -> None:
             content[at:at] = data.draw(st.binary(max_size=8))
         if not content:
             break
-    if bytes(content) == to_bytes(recording()):
+    if bytes(content) == _sound():
         return
     with pytest.raises(HostError) as told:
         from_bytes(bytes(content), "damaged.emurec")

@@ -16,8 +16,9 @@ from emu.host.policy import Policy
 from emu.host.scheduler import Scheduler
 from emu.host.task import Task
 from emu.host.turn import Alarm, Rest, Run
+from tests.effort import EFFORT
 
-STEADY = settings(derandomize=True, deadline=None, database=None, max_examples=80)
+STEADY = settings(derandomize=True, deadline=None, database=None, max_examples=30 * EFFORT)
 
 
 class Phase(NamedTuple):

@@ -9,11 +9,12 @@ from emu.host.entity import Books, Entity
 from emu.machine import Machine
 from emu.package import Package
 from emu.result import VcpuResult
+from tests.effort import EFFORT
 from tests.hostile import __main__ as campaign
 from tests.hostile.guard import CANARY
 from tests.hostile.run import Wrong, run
 
-SHORT = 35_000  # operations
+SHORT = 20_000 * EFFORT  # operations
 LASTING = 5  # a case that lasts, and executes CPUID
 
 

@@ -35,6 +35,7 @@ from emu.kvm.operations import (
     Value,
     Wrmsr,
 )
+from tests.effort import EFFORT
 
 pytestmark = pytest.mark.usefixtures("kvm")
 
@@ -109,7 +110,7 @@ def test_area_outside_ram_is_accepted_and_never_written(judge: Judge, value: int
     assert not any(any(content.data) for content in found[3:])
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@settings(max_examples=80 * EFFORT, deadline=None, derandomize=True, database=None)
 @given(value=st.integers(0, (1 << 64) - 1) | st.integers(0, ARENA_SIZE - 1).map(lambda at: A + at))
 def test_only_the_reserved_bits_decide(module_judge: Judge, value: int):
     refused = bool(value & abi.KVM_STEAL_RESERVED_MASK)

@@ -12,6 +12,7 @@ from emu.ram import Ram
 from emu.vcpu.blocks import LONG
 from emu.vcpu.engine import WINDOW, Engine
 from tests.assemble import assemble
+from tests.effort import EFFORT
 from tests.vcpu.board import CODE, DATA, LONG0, LONG3, PM32, REAL16, SPAN, TABLES, Board, Flavour
 
 DIRECTORY = TABLES + 0x2000
@@ -172,7 +173,8 @@ def hostile(name: str, first: int, count: int) -> list[int]:
 @pytest.mark.parametrize("name", FLAVOURS)
 def test_random_bytes_never_reach_the_host(name: str) -> None:
     # In a process of its own: a crash of the engine would end this one without a word.
-    code = f"import json; from tests.vcpu.test_isolation import hostile; print(json.dumps(hostile({name!r}, 0, 100)))"
+    imports, count = "import json; from tests.vcpu.test_isolation import hostile", 40 * EFFORT
+    code = f"{imports}; print(json.dumps(hostile({name!r}, 0, {count})))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
     assert json.loads(run.stdout) == [], run.stderr[-2000:]

@@ -6,10 +6,11 @@ from emu import exits
 from emu.ram import Ram
 from emu.vcpu.engine import Engine
 from tests.assemble import assemble
+from tests.effort import EFFORT
 from tests.vcpu import slicing
 from tests.vcpu.board import CODE, LONG0, SPAN, Board
 
-PROGRAMS, GROUP = 150, 15
+PROGRAMS, GROUP = 60 * EFFORT, 15
 
 
 @pytest.mark.parametrize("first", range(0, PROGRAMS, GROUP))

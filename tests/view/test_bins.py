@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emu.view.bins import BINS, Bins
+from tests.effort import EFFORT
 
-STEADY = settings(derandomize=True, deadline=None, database=None, max_examples=100)
+STEADY = settings(derandomize=True, deadline=None, database=None, max_examples=50 * EFFORT)
 times = st.one_of(st.integers(0, 50), st.integers(0, 5 * BINS), st.integers(0, 10**12))
 intervals = st.lists(st.tuples(st.sampled_from("ab"), times, times), max_size=20)
 

@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emu.view.scale import readable, round_down, round_up, tick_ns
+from tests.effort import EFFORT
 
-STEADY = settings(derandomize=True, deadline=None, database=None, max_examples=200)
+STEADY = settings(derandomize=True, deadline=None, database=None, max_examples=100 * EFFORT)
 
 
 @pytest.mark.parametrize(

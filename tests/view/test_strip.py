@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from emu.trace import Event, Switch, Wake
 from emu.view.strip import ASCII, BLOCKS, Row, close_up, from_afar, glyphs_for, share
 from emu.view.timeline import IDLE, Timeline
+from tests.effort import EFFORT
 from tests.host.test_properties import Workload, workloads
 from tests.view.test_timeline import replayed, turns, update
 
-STEADY = settings(derandomize=True, deadline=None, database=None, max_examples=60)
+STEADY = settings(derandomize=True, deadline=None, database=None, max_examples=30 * EFFORT)
 US = 1000
 
 

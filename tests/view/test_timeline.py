@@ -14,6 +14,7 @@ from emu.trace import Event, Mark, Store, Switch, Wake
 from emu.view.bins import BINS
 from emu.view.timeline import (
     IDLE,
+    OPENING_SWITCHES,
     OPENING_UPDATES,
     RUNS,
     SLEEPS,
@@ -22,10 +23,11 @@ from emu.view.timeline import (
     Strip,
     Timeline,
 )
+from tests.effort import EFFORT
 from tests.host.driver import Driver
 from tests.host.test_properties import Workload, workloads
 
-STEADY = settings(derandomize=True, deadline=None, database=None, max_examples=60)
+STEADY = settings(derandomize=True, deadline=None, database=None, max_examples=20 * EFFORT)
 US = 10**3
 
 
@@ -160,6 +162,17 @@ def test_opening_ends_where_updates_come_without_switches() -> None:
     opening = timeline.opening(50)
     assert opening.end_ns <= OPENING_UPDATES * 10
     assert sum(cell.updates for cell in timeline.strip(50).lanes[0].cells) == 3 * OPENING_UPDATES
+
+
+def test_opening_ends_where_no_more_is_kept_though_there_are_columns_left() -> None:
+    timeline = Timeline(1, 1, 1)
+    for number in range(OPENING_SWITCHES + 10):
+        timeline(Switch(number // 5, 0, *(("task0", "vcpu0") if number % 2 else ("vcpu0", "task0")), "quantum"))
+    timeline.finish(1000)
+    opening = timeline.opening(50)
+    # 50 columns are for 12 switches, the last of which is at 2 ns; those of the first 7 ns are kept.
+    assert (opening.cell_ns, opening.end_ns) == (1, 2)
+    assert all(sum(lane.cells[number].ran_ns for lane in opening.lanes) == 1 for number in range(opening.end_ns))
 
 
 def test_opening_gives_each_switch_its_columns() -> None:
