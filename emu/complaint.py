@@ -13,6 +13,7 @@ from pathlib import Path
 from emu.faults import HostError, escaped
 
 MAX_LINES = 60
+MEMORY, CPU_TIME = "memory", "CPU time"  # what a build may need too much of
 _MAX_NAMES = 5
 _NO_LIBRARY = "there is no C library below a guest: "
 _USE_CONSOLE = f"{_NO_LIBRARY}use put_text() of guest.h"
@@ -41,10 +42,11 @@ _LLD_UNDEFINED = re.compile(
 )
 # The assembler's input has a random name, which says nothing.
 _TEMPORARY = re.compile(r"\S*/cc\w{6}\.[so]\b")
+NEEDS_MORE = "the compiler needs more {} than it may have"
 # What a compiler says when it may not go on depends on how far it had come.
 _LIMITS = (
-    (re.compile("out of memory|memory exhausted|std::bad_alloc|cannot allocate memory", re.IGNORECASE), "memory"),
-    (re.compile("CPU time limit exceeded"), "CPU time"),
+    (re.compile("out of memory|memory exhausted|std::bad_alloc|cannot allocate memory", re.IGNORECASE), MEMORY),
+    (re.compile("CPU time limit exceeded"), CPU_TIME),
     (re.compile("File size limit exceeded|file too large", re.IGNORECASE), "space for files"),
 )
 _WORD = re.compile(r"[\w./-]+")
@@ -74,7 +76,7 @@ def refusal(output: str, source: str, compiler: str) -> HostError:
     """The error to raise for what `compiler` said about `source`, both as the user knows them; `detail` has it all."""
     for limit, what in _LIMITS:
         if limit.search(output):
-            return HostError(f"the compiler needs more {what} than it may have", source)
+            return HostError(NEEDS_MORE.format(what), source)
     detail = bounded(output)
     if error := _ERROR.search(output):
         what = _FLAG.sub("", error["what"])

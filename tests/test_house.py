@@ -74,7 +74,7 @@ MAY_IMPORT = {
     "explore": MACHINE | {"history"},
     "fuzz": MACHINE | {"history", "explore", "conform", "kvm", "own_code"},
     "sandbox": BASE,
-    "classroom": MACHINE | {"history", "explain", "explore", "sandbox", "compiler"},
+    "classroom": MACHINE | {"history", "explain", "explore", "sandbox", "compiler", "complaint"},
     "gdb": MACHINE | {"history", "explain", "view"},
     "report": MACHINE | {"history", "explain", "view"},
     "commands": MACHINE

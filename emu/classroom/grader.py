@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from emu import data
+from emu import complaint, data
 from emu.classroom import device_judge, judge, program, recipe, verdict, work
 from emu.classroom.asks import Build
 from emu.classroom.assignment import DEVICE, Assignment
@@ -37,6 +37,10 @@ _WHY = {
     MEMORY: "{what} takes more than {memory} MiB of memory, or too many processes",
     OUTPUT: "{what} writes more than {output} KiB",
 }
+
+# Which of its bounds a build meets first, and whether as a whole or in one of its processes, depends on the machine.
+_TOO_MUCH = f"the build takes more than {BUILDING.cpu_s} seconds of CPU time or {BUILDING.memory >> 20} MiB of memory"
+_COMPILERS_LIMITS = {complaint.NEEDS_MORE.format(one) for one in (complaint.CPU_TIME, complaint.MEMORY)}
 
 
 class Grader:
@@ -69,11 +73,15 @@ class Grader:
         asked = self._assignment.criteria
         wanted = recipe.of_program(files, self._given, self._compiler, self._prepared())
         done = self._build(wanted)
+        if done.ended in (CPU, MEMORY):
+            return _limited(self._assignment, _TOO_MUCH, built=False)
         if done.ended != ENDED:
             return _limited(self._assignment, _why(done, "the build", BUILDING), built=False)
         try:
             built = program.sized(wanted, recipe.made(wanted, done.output))
         except HostError as error:
+            if error.message in _COMPILERS_LIMITS:
+                return _limited(self._assignment, _TOO_MUCH, built=False)
             return judge.not_built(asked, error)
         except (ValueError, RecursionError):
             return _limited(self._assignment, f"the build broke off ({_last_line(done)})", built=False)
