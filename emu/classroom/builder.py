@@ -24,6 +24,7 @@ def build() -> None:
     says why there is none."""
     asked = marshal.loads(sys.stdin.buffer.read())
     folder = os.path.join(os.environ.get("TMPDIR", "/tmp"), f"emu-{os.urandom(8).hex()}")
+    os.mkdir(folder, 0o700)
     try:
         answer = _built(asked, folder)
     finally:
@@ -33,7 +34,6 @@ def build() -> None:
 
 
 def _built(asked: "dict[str, Any]", folder: str) -> bytes:
-    os.mkdir(folder, 0o700)
     os.mkdir(os.path.join(folder, OBJECTS))
     for name, content in asked["files"]:
         place = os.path.join(folder, name)
@@ -50,7 +50,7 @@ def _built(asked: "dict[str, Any]", folder: str) -> bytes:
             with open(os.path.join(folder, OBJECTS, name), "rb") as file:
                 content = file.read()
         except OSError:
-            return _refusal(asked, folder, "")
+            return _refusal(asked, folder, 0)
         answer += len(content).to_bytes(8, "little") + content
     return answer
 

@@ -162,3 +162,13 @@ def test_criteria_that_are_searched_together_are_judged_as_each_by_itself(
     assert [told.outcome for told, _ in decided.values()].count(verdict.FAILED) == 1
     monkeypatch.setattr(judge, "_decided_at_once", lambda *_: {})
     assert judge.judge_program(asked, built, sources, set(files)) == found
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_spawnp"), reason="sandboxes are for Linux")
+@pytest.mark.parametrize("command", ["/no/such/compiler", "true"])
+def test_compiler_that_is_not_there_or_makes_nothing_is_a_refusal(command: str, tmp_path: Path) -> None:
+    compiler = find_compiler()._replace(name="this", command=(command,))
+    wanted = recipe.of_program(SOLUTION, GIVEN, compiler)
+    with pytest.raises(HostError, match="this could not be run" if "/" in command else "this failed"):
+        recipe.made(wanted, in_a_process(wanted, compiler, tmp_path))
+    assert list(tmp_path.iterdir()) == []
