@@ -20,8 +20,8 @@ from tests.effort import EFFORT
 ALL = frozenset(PROPERTIES)
 INSTANCES = {
     "seqlock, two updates in halves": Instance(load_guest("readers/seqlock"), updates=2, halves=True, properties=ALL),
-    "seqlock32, bursts": Instance(load_guest("readers/seqlock32"), updates=EFFORT, burst=127, properties=ALL),
-    "low_byte, bursts": Instance(load_guest("readers/low_byte"), updates=EFFORT, burst=128, properties=ALL),
+    "seqlock32, bursts": Instance(load_guest("readers/seqlock32"), updates=min(EFFORT, 2), burst=127, properties=ALL),
+    "low_byte, bursts": Instance(load_guest("readers/low_byte"), updates=min(EFFORT, 2), burst=128, properties=ALL),
     "seqlock, by a KVM": Instance(load_guest("readers/seqlock"), "kvm", 2, burst=2, properties=ALL),
     "gives_up, one read": Instance(load_guest("readers/gives_up"), updates=2, reads=1, properties=frozenset({"ends"})),
     "writes_back, unjudged": Instance(load_guest("readers/writes_back"), properties=frozenset({"no-fault"})),
