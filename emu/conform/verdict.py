@@ -41,8 +41,8 @@ class Virtual(Protocol):
 
 
 class Bench:
-    """The judges of one thread. `known` is whether known differences of KVM are told apart from others; `steal` is a
-    class of steal-time device that the emulator has in place of its own.
+    """The judges of one thread. `known`, which may be changed at any time, is whether known differences of KVM are told
+    apart from others; `steal` is a class of steal-time device that the emulator has in place of its own.
 
     Raises HostError where `kvm` is asked for and there is none.
     """
@@ -50,7 +50,7 @@ class Bench:
     def __init__(self, *, kvm: bool, known: bool = True, steal: type[StealTime] = StealTime) -> None:
         self.emulator = Emulator(steal=steal)
         self._engine: Virtual | None = None
-        self._known = known
+        self.known = known
         self._kvm = RealKvm(self.emulator.table) if kvm else None
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class Bench:
                 break
         if emulator is not None:
             leaf, more = _leaves(sequence, emulator, observed)
-            if more and self._known:
+            if more and self.known:
                 met += (K3,)
             elif different is None:
                 different = leaf
@@ -126,7 +126,7 @@ class Bench:
         if different is not None:
             loose = slack._replace(clock_updates=MOST_UPDATES)
             clock = difference(sequence, prompt, observed, loose) is None
-            for numbers in _variants(prompt) if self._known else ():
+            for numbers in _variants(prompt) if self.known else ():
                 for one in kvm.expectations(sequence, frozenset(numbers)):
                     if difference(sequence, one, observed, slack) is None:
                         different, met, clock = None, numbers, False

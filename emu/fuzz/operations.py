@@ -141,15 +141,26 @@ def _own_place(gpa: int, size: int) -> int:
 
 
 def short_sequences() -> Iterator[tuple[str, int, Iterator[list[Operation]]]]:
-    """Families of short sequences about steal time that are gone through completely: name, size, sequences."""
+    """Families of short sequences that are gone through completely, most of them about steal time: name, size,
+    sequences."""
     letters = alphabet()
     every = [operations.Cpuid(leaf) for leaf in LEAVES] + [
         one for msr in _ALL_MSRS for one in (operations.Rdmsr(msr), operations.Wrmsr(msr, 1), operations.Wrmsr(msr, 2))
     ]
     yield "one operation", len(every), ([one] for one in every)
+    read_back: list[list[Operation]] = [
+        [operations.Wrmsr(msr, value), operations.Rdmsr(msr)] for msr in _ALL_MSRS for value in _telling(msr)
+    ]
+    yield "a value written and read back", len(read_back), iter(read_back)
     for length in (1, 2, 3):
         sequences = (list(some) for some in itertools.product(letters, repeat=length))
         yield f"{length} operations on steal time", len(letters) ** length, sequences
+
+
+def _telling(msr: int) -> list[int]:
+    """Values for an MSR: each place and number that matters, with each way to switch it on."""
+    places, ways = (*PLACES.get(msr, ()), *SMALL, *OUTSIDE), (0, 1, abi.KVM_ASYNC_PF_DELIVERY_AS_INT | 1)
+    return list(dict.fromkeys(_own_area(place | way) for place in places for way in ways))
 
 
 def alphabet() -> list[Operation]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from emu import data
 from emu.__main__ import main
 from emu.conform import generate
-from emu.conform.text import parse_sequence
+from emu.conform.text import format_sequence, parse_sequence
 from emu.faults import HostError
 from emu.fuzz import operations
 from emu.fuzz.findings import HostFindings
@@ -140,6 +140,39 @@ def test_known_differences_of_real_kvm_are_findings_only_where_that_is_asked_for
         with_known.close()
         without.close()
     assert found is None or "ASYNC_PF_EN" in found.difference.what  # a KVM may have mended it
+
+
+@pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="/dev/kvm cannot be used here")
+def test_known_difference_that_was_found_hides_no_other() -> None:
+    refused = "wrmsr ASYNC_PF_EN 0x80000009; rdmsr ASYNC_PF_EN"
+    harness = HostHarness(kvm=True, known=False)
+    try:
+        if harness.judge(parse_sequence(refused)) is None:
+            pytest.skip("this KVM forgets a refused value, as it should")
+        for common in ("cpuid 0x1 0x0", "wrmsr STEAL_TIME 0x1"):  # found in nearly every sequence, on many machines
+            harness.finding(encode(parse_sequence(common)))
+            assert harness.judge(parse_sequence(common)) is None
+        found = harness.finding(encode(parse_sequence(f"cpuid 0x1 0x0; wrmsr STEAL_TIME 0x1; {refused}")))
+        assert found is not None and format_sequence(found.sequence) == refused
+        assert harness.judge(parse_sequence(refused)) is None
+    finally:
+        harness.close()
+
+
+@pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="/dev/kvm cannot be used here")
+def test_refused_value_that_kvm_remembers_is_met_in_the_sweep() -> None:
+    harness = HostHarness(kvm=True, known=False)
+    try:
+        if harness.judge(parse_sequence("wrmsr ASYNC_PF_EN 0x80000009; rdmsr ASYNC_PF_EN")) is None:
+            pytest.skip("this KVM forgets a refused value, as it should")
+        whys = []
+        for name, _, sequences in short_sequences():
+            if name in ("one operation", "a value written and read back"):
+                failing = (encode(one) for one in sequences if harness.judge(one) is not None)
+                whys += [found.why for data in failing if (found := harness.finding(data)) is not None]
+        assert any("rdmsr ASYNC_PF_EN" in why for why in whys)
+    finally:
+        harness.close()
 
 
 @pytest.mark.parametrize(
