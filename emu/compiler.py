@@ -83,15 +83,12 @@ _CLANG_TARGETS: _Targets = {
 _DEPENDENCY = re.compile(r"(?:\\ |[^\s\\]|\\(?=[^\s]))+")
 
 
-_kept: dict[tuple[tuple[str, ...], Path, int], "Kept"] = {}
-
-
 def to_stderr(text: str) -> None:
     """Where warnings and notes go unless someone asks for them."""
     print(text, file=sys.stderr, flush=True)
 
 
-class Kept(NamedTuple):
+class _Kept(NamedTuple):
     """An object that has been compiled, and the digests of all files that were read for it."""
 
     content: bytes
@@ -101,6 +98,9 @@ class Kept(NamedTuple):
     def fresh(self) -> bool:
         """Whether it would be the same now."""
         return all(digest(path) == then for path, then in self.read.items())
+
+
+_kept: dict[tuple[tuple[str, ...], Path, int], _Kept] = {}
 
 
 class Compiler(NamedTuple):
@@ -151,11 +151,11 @@ class Compiler(NamedTuple):
                 read = {source, *_dependencies(folder / _LISTING, folder)}
                 needed |= read
                 if source in shared:
-                    _kept[known] = Kept(made.read_bytes(), {path: digest(path) for path in read})
+                    _kept[known] = _Kept(made.read_bytes(), {path: digest(path) for path in read})
             linked = folder / "guest.elf"
             self.run(self.link_command(objects, linked, bits), folder, sources[0], typed, tell)
             if not linked.is_file():
-                raise HostError(f"{self.name} said that all went well and made no file", typed)
+                raise self.refused(0, "", "", folder, sources[0], typed)
             try:
                 shutil.copyfile(linked, output)
             except OSError as error:
@@ -205,16 +205,20 @@ class Compiler(NamedTuple):
                 timeout=timeout,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise self.refused(str(error), "", folder, source, typed) from error
+            raise self.refused(str(error), "", "", folder, source, typed) from error
         if run.returncode:
-            raise self.refused(run.returncode, run.stderr.strip() or run.stdout.strip(), folder, source, typed)
+            raise self.refused(run.returncode, run.stderr, run.stdout, folder, source, typed)
         if said := run.stderr.strip():
             tell(complaint.bounded(self._named(said, folder, source, typed)))
 
-    def refused(self, status: int | str, said: str, folder: Path, source: Path, typed: str) -> HostError:
-        """The error to raise for what the compiler said when it ended with `status`, or for why it could not be run."""
+    def refused(self, status: int | str, errors: str, output: str, folder: Path, source: Path, typed: str) -> HostError:
+        """The error to raise for what the compiler said when it ended with `status`; that is 0 where it made nothing
+        all the same, and a text that says why where it could not be run."""
         if isinstance(status, str):
             return HostError(f"{self.name} could not be run: {status}", typed)
+        if not status:
+            return HostError(f"{self.name} said that all went well and made no file", typed)
+        said = errors.strip() or output.strip()
         return complaint.refusal(self._named(said, folder, source, typed), typed, self.name)
 
     def _named(self, said: str, folder: Path, source: Path, typed: str) -> str:

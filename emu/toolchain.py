@@ -22,12 +22,7 @@ _OWN_START = re.compile(r"^\s*_start\s*:|^[\w\s*]*\b_start\s*\(", re.MULTILINE)
 
 
 def build(
-    source: Path,
-    output: Path,
-    *,
-    bits: int = 64,
-    compiler: Compiler | None = None,
-    tell: Tell = to_stderr,
+    source: Path, output: Path, *, bits: int = 64, compiler: Compiler | None = None, tell: Tell = to_stderr
 ) -> None:
     """Compiles one guest program, .c or .S, with the start code, and links it to an ELF at `output`.
 

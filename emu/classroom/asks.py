@@ -3,7 +3,7 @@
 In Linux: nothing like it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -51,6 +51,12 @@ class Device(NamedTuple):
     length: int
     operations: tuple[str, ...]
     judge: str = "answers"
+
+    @classmethod
+    def told(cls, values: Sequence[Any]) -> "Device":
+        """One as JSON has it."""
+        profile, seed, sequences, length, operations, judge = values
+        return cls(profile, seed, sequences, length, tuple(operations), judge)
 
 
 class Criterion(NamedTuple):

@@ -35,6 +35,7 @@ def build() -> None:
 
 def _built(asked: "dict[str, Any]", folder: str) -> bytes:
     os.mkdir(os.path.join(folder, OBJECTS))
+    os.chdir(os.path.join(folder, OBJECTS))
     for name, content in asked["files"]:
         place = os.path.join(folder, name)
         os.makedirs(os.path.dirname(place), exist_ok=True)
@@ -47,7 +48,7 @@ def _built(asked: "dict[str, Any]", folder: str) -> bytes:
     answer = b"+"
     for name in asked["outputs"]:
         try:
-            with open(os.path.join(folder, OBJECTS, name), "rb") as file:
+            with open(name, "rb") as file:
                 content = file.read()
         except OSError:
             return _refusal(asked, folder, 0)
@@ -57,25 +58,14 @@ def _built(asked: "dict[str, Any]", folder: str) -> bytes:
 
 def _run(words: list[str], folder: str) -> int | str:
     """The status of a command, whose words go to two files; or why it could not be run."""
-    where = os.getcwd()
-    os.chdir(os.path.join(folder, OBJECTS))
-    actions = [
-        (
-            os.POSIX_SPAWN_OPEN,
-            number,
-            os.path.join(folder, f"said-{number}"),
-            os.O_WRONLY | os.O_CREAT | os.O_TRUNC,
-            0o600,
-        )
-        for number in (1, 2)
-    ]
+    anew = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    places = [(number, os.path.join(folder, f"said-{number}")) for number in (1, 2)]
+    actions = [(os.POSIX_SPAWN_OPEN, number, place, anew, 0o600) for number, place in places]
     environment = {**os.environ, "LC_ALL": "C"}  # messages that complaint.py can read
     try:
         pid = os.posix_spawnp(words[0], words, environment, file_actions=actions, setsigdef=_IGNORED_BY_PYTHON)
     except OSError as error:
         return str(error)
-    finally:
-        os.chdir(where)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 

@@ -96,9 +96,8 @@ def judge_device() -> None:
     """In a sandbox: read a request, talk with the device, and write a judgement."""
     asked = json.loads(sys.stdin.buffer.read())
     found = []
-    for name, kind, title, points, hidden, (profile, seed, sequences, length, operations, what) in asked["criteria"]:
-        ask = Device(profile, seed, sequences, length, tuple(operations), what)
-        found.append(Criterion(name, kind, title, points, hidden, ask))
+    for name, kind, title, points, hidden, ask in asked["criteria"]:
+        found.append(Criterion(name, kind, title, points, hidden, Device.told(ask)))
     source, sink = asked["pipes"]
     with os.fdopen(source, "r", encoding="utf-8") as reader, os.fdopen(sink, "w", encoding="utf-8") as writer:
         judgement = judge(tuple(found), unpacked(asked["files"]), unpacked(asked["given"]), Host(reader, writer))

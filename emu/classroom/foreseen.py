@@ -35,8 +35,7 @@ _worked_out: dict[Device, tuple[Foreseen, ...]] = {}
 
 def foresee(criteria: Sequence[Sequence[Any]]) -> None:
     """Work the answers out for these criteria, each a `Device` as JSON has it, for this process and its copies."""
-    for profile, seed, count, length, operations, judge in criteria:
-        ask = Device(profile, seed, count, length, tuple(operations), judge)
+    for ask in map(Device.told, criteria):
         if ask not in _worked_out and ask.sequences * ask.length <= _MOST:
             _worked_out[ask] = tuple(_answered(ask, one) for one in sequences(ask))
 

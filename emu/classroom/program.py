@@ -75,4 +75,6 @@ def carried_out(asked: Recipe, compiler: Compiler) -> dict[str, bytes]:
         source = Path(asked.source.replace(FOLDER, str(folder)))
         for words in asked.commands:
             compiler.run([word.replace(FOLDER, str(folder)) for word in words], objects, source, source.name)
+        if not all((objects / name).is_file() for name in asked.outputs):
+            raise compiler.refused(0, "", "", objects, source, source.name)
         return {name: (objects / name).read_bytes() for name in asked.outputs}

@@ -104,7 +104,7 @@ def request(recipe: Recipe, compiler: Compiler) -> bytes:
 def refusal(compiler: tuple[Any, ...], source: str, folder: str, status: int | str, errors: str, output: str) -> bytes:
     """Why there is no program: what a builder answers then."""
     path = Path(source.replace(FOLDER, folder))
-    error = Compiler(*compiler).refused(status, errors or output, Path(folder, OBJECTS), path, path.name)
+    error = Compiler(*compiler).refused(status, errors, output, Path(folder, OBJECTS), path, path.name)
     return b"-" + json.dumps({key: getattr(error, key) for key in _KEYS}).encode("ascii")
 
 

@@ -142,7 +142,7 @@ class Mothers:
         function: str,
         streams: Sequence[int],
         descriptors: Sequence[int],
-        before: "Before | None" = None,
+        before: Before | None = None,
     ) -> Process:
         """A copy that confines itself by `config` and runs `function`; `before` is done by the mother, and what comes
         of it is in her copies. Raises OSError where none can be made."""

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,20 @@ from emu.kvm.operations import PAGES, RAM_SIZE, Load, Store, Wrmsr
 
 DEVICE = data.assignment_dirs()["steal-device"]
 WRONG = sorted(path.name for path in (DEVICE / "wrong").iterdir())
+REFUSED = "wrmsr ASYNC_PF_EN 0x80000009; rdmsr ASYNC_PF_EN"  # KVM remembers the value
+needs_kvm = pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="/dev/kvm cannot be used here")
+
+
+@pytest.fixture
+def remembering() -> Iterator[HostHarness]:
+    """Asks a KVM whose known differences, that one among them, are findings."""
+    harness = HostHarness(kvm=True, known=False)
+    try:
+        if harness.judge(parse_sequence(REFUSED)) is None:
+            pytest.skip("this KVM forgets a refused value, as it should")
+        yield harness
+    finally:
+        harness.close()
 
 
 def device(tmp_path: Path, name: str) -> str:
@@ -129,7 +144,7 @@ def test_campaign_without_a_finding_ends_with_status_0(
     assert told["findings"] == [] and sum(size for _, size in told["swept"]) == told["executions"]
 
 
-@pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="/dev/kvm cannot be used here")
+@needs_kvm
 def test_known_differences_of_real_kvm_are_findings_only_where_that_is_asked_for() -> None:
     sequence = parse_sequence("wrmsr ASYNC_PF_EN 0x800000000000009; rdmsr ASYNC_PF_EN")
     with_known, without = HostHarness(kvm=True), HostHarness(kvm=True, known=False)
@@ -142,37 +157,24 @@ def test_known_differences_of_real_kvm_are_findings_only_where_that_is_asked_for
     assert found is None or "ASYNC_PF_EN" in found.difference.what  # a KVM may have mended it
 
 
-@pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="/dev/kvm cannot be used here")
-def test_known_difference_that_was_found_hides_no_other() -> None:
-    refused = "wrmsr ASYNC_PF_EN 0x80000009; rdmsr ASYNC_PF_EN"
-    harness = HostHarness(kvm=True, known=False)
-    try:
-        if harness.judge(parse_sequence(refused)) is None:
-            pytest.skip("this KVM forgets a refused value, as it should")
-        for common in ("cpuid 0x1 0x0", "wrmsr STEAL_TIME 0x1"):  # found in nearly every sequence, on many machines
-            harness.finding(encode(parse_sequence(common)))
-            assert harness.judge(parse_sequence(common)) is None
-        found = harness.finding(encode(parse_sequence(f"cpuid 0x1 0x0; wrmsr STEAL_TIME 0x1; {refused}")))
-        assert found is not None and format_sequence(found.sequence) == refused
-        assert harness.judge(parse_sequence(refused)) is None
-    finally:
-        harness.close()
+@needs_kvm
+def test_known_difference_that_was_found_hides_no_other(remembering: HostHarness) -> None:
+    for common in ("cpuid 0x1 0x0", "wrmsr STEAL_TIME 0x1"):  # found in nearly every sequence, on many machines
+        remembering.finding(encode(parse_sequence(common)))
+        assert remembering.judge(parse_sequence(common)) is None
+    found = remembering.finding(encode(parse_sequence(f"cpuid 0x1 0x0; wrmsr STEAL_TIME 0x1; {REFUSED}")))
+    assert found is not None and format_sequence(found.sequence) == REFUSED
+    assert remembering.judge(parse_sequence(REFUSED)) is None
 
 
-@pytest.mark.skipif(not os.access("/dev/kvm", os.R_OK | os.W_OK), reason="/dev/kvm cannot be used here")
-def test_refused_value_that_kvm_remembers_is_met_in_the_sweep() -> None:
-    harness = HostHarness(kvm=True, known=False)
-    try:
-        if harness.judge(parse_sequence("wrmsr ASYNC_PF_EN 0x80000009; rdmsr ASYNC_PF_EN")) is None:
-            pytest.skip("this KVM forgets a refused value, as it should")
-        whys = []
-        for name, _, sequences in short_sequences():
-            if name in ("one operation", "a value written and read back"):
-                failing = (encode(one) for one in sequences if harness.judge(one) is not None)
-                whys += [found.why for data in failing if (found := harness.finding(data)) is not None]
-        assert any("rdmsr ASYNC_PF_EN" in why for why in whys)
-    finally:
-        harness.close()
+@needs_kvm
+def test_refused_value_that_kvm_remembers_is_met_in_the_sweep(remembering: HostHarness) -> None:
+    whys = []
+    for name, _, sequences in short_sequences():
+        if name in ("one operation", "a value written and read back"):
+            failing = (encode(one) for one in sequences if remembering.judge(one) is not None)
+            whys += [found.why for data in failing if (found := remembering.finding(data)) is not None]
+    assert any("rdmsr ASYNC_PF_EN" in why for why in whys)
 
 
 @pytest.mark.parametrize(
