@@ -33,6 +33,7 @@ LONG = 20_000  # instructions a run must typically have before this pays
 _TOO_SHORT = 3_000
 _LONGEST = 1 << 30  # instructions of one run by blocks: below what MANY is in counting.c
 _BLOCKS = 1 << 16  # as in counting.c
+_WARM, _SPINS = 64, 4  # calls of one block
 _MOST_KNOWN = 4096
 _MOST_FORGOTTEN = 2  # times in one run that all translated code is forgotten
 _REACH = 16  # bytes from an instruction on; the next one begins in them
@@ -41,13 +42,18 @@ _EVERYWHERE, _NOWHERE = (1, 0), (1 << 63, 1 << 63)  # ranges of a hook; no canon
 BY_OTHERS, BY_BLOCKS, IN_BLOCK, ONE_BY_ONE = range(4)
 NOT, AT_BUDGET, AT_UNKNOWN, AT_AGAIN, AT_PORT = range(5)
 
-_u32, _u64, _address = ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
+_i32, _u32, _u64, _address = ctypes.c_int32, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_void_p
+_NO_BLOCK = 0xFFFFFFFF
 
 
 class Block(ctypes.Structure):
     """A block that the engine has made: `insns` instructions of `size` bytes."""
 
-    _fields_ = (("key", _u64), ("insns", ctypes.c_int32), ("size", _u32))
+    _fields_ = (
+        ("key", _u64),
+        *((name, _i32) for name in ("insns", "cost")),
+        *((name, _u32) for name in ("size", "calls")),
+    )
 
     @property
     def address(self) -> int:
@@ -56,16 +62,15 @@ class Block(ctypes.Structure):
 
 
 class Counting(ctypes.Structure):
-    """`struct counting` of native/counting.c, where each field is explained."""
+    """`struct counting` of native/counting.h, where each field is explained."""
 
     _fields_ = (
-        *((name, _address) for name in ("engine", "stop", "get", "on_in", "on_out")),
-        ("left", ctypes.c_int64),
-        *(("last", ctypes.POINTER(Block)), ("next", ctypes.POINTER(Block))),
-        ("blocks", _address),
+        *(("left", ctypes.c_int64), ("last", _u32), ("fresh", _u32)),
+        *((name, _address) for name in ("late", "probe", "engine", "stop", "get", "on_in", "on_out", "blocks")),
+        ("next", ctypes.POINTER(Block)),
         *((name, _u64) for name in ("count", "stepped", "steps", "again", "rcx")),
-        *((name, _u32) for name in ("mode", "stopped", "fresh", "pad")),
-        *((name, ctypes.c_int32) for name in ("number_of_rcx", "number_of_msr")),
+        *(("mode", _u32), ("stopped", _u32), ("number_of_rcx", _i32), ("number_of_msr", _i32)),
+        *(("check", _u64), ("request", _i32), ("inlined", _u32), ("warm", _u32), ("pad", _u32)),
     )
 
 
@@ -90,6 +95,8 @@ class Blocks:
         now.stop, now.get = (_callback(uclib, name).value for name in ("uc_emu_stop", "uc_reg_read"))
         now.on_in, now.on_out = (ctypes.cast(one, _address).value for one in (on_in, on_out))
         now.blocks = ctypes.addressof(self._table)
+        now.late, now.probe = (_callback(library, name).value for name in ("emu_late", "emu_probe"))
+        now.last = _NO_BLOCK
         now.number_of_rcx, now.number_of_msr = x86_const.UC_X86_REG_RCX, x86_const.UC_X86_REG_MSR
         self.stepped = _u64.from_buffer(now, Counting.stepped.offset)
         self.port_callbacks = [_callback(library, name) for name in ("emu_counted_in", "emu_counted_out")]
@@ -99,6 +106,24 @@ class Blocks:
         self._each_block: Any = None
         self._each_insn: Any = None
         self._known: dict[tuple[bytes, int], int | None] = {}
+
+    def learn(self, spin: int) -> None:
+        """Find out how blocks can be counted in place, by a run, in the host, of a jump to itself at `spin`."""
+        self.count_in_place(1)
+        self.begin()
+        self._run(spin, _SPINS)
+        self.end()
+        self.count_in_place(_WARM if self._now.request else 0)
+
+    def count_in_place(self, calls: int) -> None:
+        """Count where a block begins, in the engine's own code, once it has called so many times: a power of two; 0 for
+        never. Code that counts so already stays."""
+        self._now.warm = (calls - 1) & 0xFFFFFFFF
+
+    @property
+    def in_place(self) -> int:
+        """How many calls have been replaced so."""
+        return int(self._now.inlined)
 
     # --- which way to count ------------------------------------------------------------------------------------------
 
@@ -153,7 +178,7 @@ class Blocks:
         if self._now.count:
             ctypes.memset(self._table, 0, ctypes.sizeof(self._table))
             self._now.count = 0
-        self._now.last = None
+        self._now.last = _NO_BLOCK
         self._engine.flush_code()
 
     def start(self, rip: int, insns: int) -> int:
@@ -183,10 +208,11 @@ class Blocks:
             rip = engine.read_rip()
             again = now.stopped == AT_AGAIN and self._given_up()
             if again:
-                done -= now.last.contents.insns - self._place()
+                done -= self._last().insns - self._place()
             elif now.stopped == AT_BUDGET and done < count < done + now.next.contents.insns:
-                block = now.last = now.next
-                error, begun = self._step(rip, block.contents.address, block.contents.size, count - done)
+                block = now.next.contents
+                now.last = (ctypes.addressof(block) - now.blocks) // ctypes.sizeof(Block)
+                error, begun = self._step(rip, block.address, block.size, count - done)
                 if engine.port is not None:
                     return done + engine.counter - before
                 if error or engine.exit_code != NO_EXIT:
@@ -207,7 +233,7 @@ class Blocks:
         """At most so many by blocks: the engine's error, and how many were begun, whole blocks."""
         now = self._now
         now.left = budget = min(insns, _LONGEST)
-        now.last = None
+        now.last = _NO_BLOCK
         now.stopped = NOT
         now.mode = BY_BLOCKS
         self.lazy = True
@@ -242,7 +268,7 @@ class Blocks:
         engine.exit_code = NO_EXIT
         engine.write_register("RCX", now.rcx)
         rip, linear = engine.read_rip(), self._linear()[0]
-        done += self._place() - now.last.contents.insns
+        done += self._place() - self._last().insns
         error, begun = self._step(rip, linear, _REACH, 1)
         if engine.port is not None:
             return done + engine.counter - before
@@ -262,7 +288,7 @@ class Blocks:
         place = self._in_block()
         engine.fetching = place is None
         if place is not None:
-            begun += place + 1 - self._now.last.contents.insns
+            begun += place + 1 - self._last().insns
         return begun - 1
 
     def _exited_step(self, error: int, done: int, begun: int) -> int:
@@ -290,9 +316,9 @@ class Blocks:
 
     def _in_block(self) -> int | None:
         """How many instructions of the block begun last stand before RIP; None where RIP is not in it."""
-        if not self._now.last:
+        if self._now.last == _NO_BLOCK:
             return None
-        block = self._now.last.contents
+        block = self._last()
         linear, hidden = self._linear()
         offset = linear - block.address
         if not 0 <= offset < block.size:
@@ -313,6 +339,11 @@ class Blocks:
         if not 0 <= found < block.insns:
             raise EngineError(f"{linear:#x} is no instruction of the block at {block.address:#x}")
         return found
+
+    def _last(self) -> Block:
+        """The block begun last."""
+        block: Block = self._table[self._now.last]
+        return block
 
     def _place(self) -> int:
         place = self._in_block()

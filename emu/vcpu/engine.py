@@ -159,6 +159,8 @@ class Engine:
         self._host = uc.context_save()
         verify(self)
         if self.blocks is not None:
+            self._context_restore(self.handle, self._host.context)
+            self.blocks.learn(host_window.program("spin"))
             self.blocks.expect_long_runs()
 
     # --- construction ------------------------------------------------------------------------------------------------

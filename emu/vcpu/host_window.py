@@ -22,14 +22,15 @@ VMCB, HSAVE, IOPM, MSRPM, OPEN_MSRPM = 0x1000, 0x3000, 0x4000, 0x8000, 0xA000
 HOST_CR4 = abi.CR4_PAE | abi.CR4_OSFXSR | abi.CR4_OSXMMEXCPT
 _SCRATCH = 0xC000
 _SCRATCH_LANDING, _SCRATCH_GDT, _SCRATCH_IDT, _SCRATCH_STACK = 0x60, 0x80, 0x100, 0x800
-# The host's own little programs, each with its place: `wait` takes an interrupt that nobody wants any more, `count`
-# and `verify` are for calibration.
-_SCRATCH_PROGRAMS = {"wait": 0x00, "count": 0x20, "verify": 0x40, "flags": 0x50}
+# The host's own little programs, each with its place: `wait` takes an interrupt that nobody wants any more, the others
+# are for calibration.
+_SCRATCH_PROGRAMS = {"wait": 0x00, "count": 0x20, "verify": 0x40, "flags": 0x50, "spin": 0x58}
 _SCRATCH_CODE = {
     "wait": bytes.fromhex("f4"),  # hlt
     "count": bytes.fromhex("9090f4"),  # nop; nop; hlt
     "verify": bytes.fromhex("fb8ed8f4"),  # sti; mov ds, eax; hlt
     "flags": bytes.fromhex("01c08ed8f4"),  # add eax, eax; mov ds, eax; hlt
+    "spin": bytes.fromhex("ebfe"),  # jmp to itself
 }
 
 

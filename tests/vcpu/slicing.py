@@ -1,9 +1,10 @@
 """The slicing property: however a run is cut into entries, the guest cannot tell.
 
 Each random program runs several times: in one piece, one unit at a time, in one piece counted by blocks
-(emu.vcpu.blocks), and in random slices between which the vCPU is parked for another one, saved and loaded, asked for
-interrupt windows that nobody uses, counted the other way, or has its code overwritten with the same bytes. Everything
-must agree: exits with their RIP and count, the state at every stop, the end, the RAM.
+(emu.vcpu.blocks), the same with each block counted in place as soon as it can be, and in random slices between which
+the vCPU is parked for another one, saved and loaded, asked for interrupt windows that nobody uses, counted another way,
+or has its code overwritten with the same bytes. Everything must agree: exits with their RIP and count, the state at
+every stop, the end, the RAM.
 
 `python -m tests.vcpu.slicing --programs 1000` prints the table; `--first N` and `--programs 1` repeat one program.
 """
@@ -91,6 +92,14 @@ class Run:
         if self.engine.blocks is not None:
             self.engine.blocks.long = 0 if wanted else LONG
 
+    def in_place(self) -> "Outcome":
+        self._count_in_place(1)
+        return self.by_blocks()
+
+    def _count_in_place(self, calls: int) -> None:
+        if self.engine.blocks is not None:
+            self.engine.blocks.count_in_place(calls)
+
     def stepped(self) -> "Outcome":
         return self._go(lambda left: 1, windows=False)
 
@@ -117,6 +126,7 @@ class Run:
             self.ram.write(at, self.ram.read(at, 16))
         elif what < 0.7:
             self._count_by_blocks(what < 0.6)
+            self._count_in_place(rng.choice((0, 1, 8)))
 
     def _go(self, cut: Any, *, windows: bool, idle: Any = lambda: False) -> "Outcome":
         main, vcpu = self.main, self.main.vcpu
@@ -206,7 +216,11 @@ def programs(first: int, count: int) -> list[Program]:
 def compare(one: Program, slicings: int = 2) -> tuple[list[str], Outcome, int]:
     """Every difference between the runs of one program; the unsliced run; the number of slices."""
     whole = Run(one, companion=True).unsliced()
-    others = [("stepped", Run(one, companion=True).stepped()), ("blocks", Run(one, companion=True).by_blocks())]
+    others = [
+        ("stepped", Run(one, companion=True).stepped()),
+        ("blocks", Run(one, companion=True).by_blocks()),
+        ("in place", Run(one, companion=True).in_place()),
+    ]
     for n in range(slicings):
         others.append((f"slicing {n}", Run(one, companion=True).sliced(random.Random(f"slices {one.seed} {n}"))))
     stepped = others[0][1]
@@ -243,7 +257,7 @@ def main(arguments: list[str]) -> int:
         slices += cuts
     print(f"programs     {options.programs}  (" + ", ".join(f"{n} {c}" for n, c in flavours.items()) + ")")
     print(f"slices       {slices}")
-    print(f"instructions {units} in each of {2 + options.slicings} runs")
+    print(f"instructions {units} in each of {4 + options.slicings} runs")
     for kind, count in sorted(kinds.items()):
         print(f"  {kind:22} {count}")
     print(f"differences  {failed}")

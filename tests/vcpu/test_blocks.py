@@ -1,6 +1,7 @@
 """Runs counted by blocks stop where runs do that are counted one by one. (Random programs: test_slicing.py.)"""
 
 import os
+import platform
 import random
 import subprocess
 import sys
@@ -51,6 +52,75 @@ def test_every_budget_is_met_to_the_instruction(code, longest):
                 each.answer(each.vcpu.enter(until - each.vcpu.retired))
         assert one.vcpu.state() == other.vcpu.state()
     assert one.log == other.log and counts_by_blocks(one) and not counts_by_blocks(other)
+
+
+IN_PLACE = pytest.mark.skipif(
+    platform.machine() != "x86_64" or sys.platform != "linux",
+    reason="blocks are counted in place on x86-64 Linux alone",
+)
+
+
+def in_place(one: Board) -> int:
+    assert one.vcpu.engine.blocks is not None
+    return one.vcpu.engine.blocks.in_place
+
+
+@IN_PLACE
+@pytest.mark.parametrize("calls", [1, 64])
+@pytest.mark.parametrize(
+    ("code", "longest"),
+    [(TIGHT, 20_000), (BRANCHY, 20_000), (MEMORY, 500), (PORTS, 500)],
+    ids=["tight", "branchy", "page faults", "ports"],
+)
+def test_blocks_counted_in_place_end_every_run_where_called_ones_do(code, longest, calls):
+    rng = random.Random(8)
+    one, other = board(code, 0), board(code, 0)
+    for each, after in ((one, calls), (other, 0)):
+        each.vcpu.engine.blocks.count_in_place(after)
+    before = in_place(one), in_place(other)
+    for _ in range(100):
+        budget = rng.randrange(1, rng.choice((2, 20, 300, longest)))
+        for each in (one, other):
+            until = each.vcpu.retired + budget
+            while each.vcpu.retired < until:
+                each.answer(each.vcpu.enter(until - each.vcpu.retired))
+        assert one.vcpu.state() == other.vcpu.state()
+    assert one.log == other.log
+    assert in_place(one) > before[0] and in_place(other) == before[1]
+
+
+@IN_PLACE
+def test_blocks_are_counted_in_place_however_far_the_engines_code_is_from_ours():
+    # Each engine reserves a gigabyte for what it translates, and a call reaches two.
+    boards = [board(TIGHT, 0) for _ in range(5)]
+    for one in boards:
+        before = in_place(one)
+        one.vcpu.enter(10_000)
+        assert in_place(one) > before
+    assert len({one.vcpu.state() for one in boards}) == 1
+
+
+@IN_PLACE
+def test_a_block_too_long_for_the_place_is_counted_by_a_call():
+    # Its number of instructions takes four bytes; where these do not fit, all stays as it was.
+    code = assemble("L: " + "add rax, 3\n" * 200 + "jmp L")
+    one, other = board(code, 0), board(code, NEVER)
+    for each in (one, other):
+        each.vcpu.enter(201 * 300 + 77)
+    assert one.vcpu.state() == other.vcpu.state()
+
+
+@IN_PLACE
+def test_a_count_in_place_that_is_given_back_wrongly_is_noticed():
+    one, other = board(TIGHT, 0), board(TIGHT, NEVER)
+    for each in (one, other):
+        each.vcpu.enter(6 * 200)  # whole blocks: nothing is stepped, and so nothing made anew
+    for block in one.vcpu.engine.blocks._table:
+        if block.insns == 6:
+            block.insns += 1
+    for each in (one, other):
+        each.vcpu.enter(6 * 500)
+    assert one.vcpu.state() != other.vcpu.state()
 
 
 def test_long_runs_are_counted_by_blocks_and_short_ones_are_not():

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 _HERE = Path(__file__).resolve().parent
-SOURCES = tuple(_HERE / f"{name}.c" for name in ("callbacks", "counting", "plans", "written"))
+SOURCES = tuple(_HERE / f"{name}.c" for name in ("call_sites", "callbacks", "counting", "plans", "written"))
 LIBRARY = _HERE / "_callbacks.so"
 
 

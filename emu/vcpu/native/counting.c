@@ -7,41 +7,13 @@
 //
 // In Linux: kernel/events/core.c overflows a counter early, and single steps from there, in record-and-replay tools.
 
-#include <stdint.h>
+#include "counting.h"
 
-#define BLOCKS (1 << 16)
 #define MANY INT32_MAX // blocks of these bytes were made with several counts
-
-struct block {
-    uint64_t key;
-    int32_t insns; // 0: nothing stands here
-    uint32_t size;
-};
 
 struct made { // the beginning of the engine's uc_tb
     uint64_t address;
     uint16_t insns, size;
-};
-
-struct counting {
-    void *engine;
-    int (*stop)(void *);
-    int (*get)(void *, int, void *);
-    uint32_t (*on_in)(void *, uint32_t, int, void *);
-    void (*on_out)(void *, uint32_t, int, uint32_t, void *);
-    int64_t left;           // instructions that may still begin
-    struct block *last;     // begun last
-    struct block *next;     // not begun, because it is longer than `left`
-    struct block *blocks;   // BLOCKS of them, at most half of them used
-    uint64_t count;
-    uint64_t stepped;       // instructions begun one by one, and one more where that was too many
-    uint64_t steps;         // so many may
-    uint64_t again;         // where a block of one has been made of an instruction of the last one
-    uint64_t rcx;           // before a port was used
-    uint32_t mode;          // how instructions are counted
-    uint32_t stopped;       // why
-    uint32_t fresh, pad;    // the block about to begin has been made just now
-    int32_t number_of_rcx, number_of_msr;
 };
 
 enum { BY_OTHERS, BY_BLOCKS, IN_BLOCK, ONE_BY_ONE };
@@ -52,7 +24,7 @@ unsigned emu_counting_size(void) { return sizeof(struct counting); }
 // The upper 16 bits of a canonical address are all like bit 47.
 static uint64_t key_of(uint64_t address, uint32_t size) { return address ^ (uint64_t)size << 48; }
 
-static uint64_t address_of(const struct block *block) { return block->key ^ (uint64_t)block->size << 48; }
+uint64_t emu_address_of(const struct block *block) { return block->key ^ (uint64_t)block->size << 48; }
 
 static struct block *first(struct counting *counting, uint64_t address)
 {
@@ -75,7 +47,7 @@ static void stop(struct counting *counting, uint32_t why)
 }
 
 // What is rare, so that `emu_begun` needs no stack.
-__attribute__((noinline)) static void begun(uint64_t address, uint32_t size, struct counting *counting)
+__attribute__((noinline)) void emu_begun_late(uint64_t address, uint32_t size, struct counting *counting)
 {
     if (counting->mode == IN_BLOCK) {
         // What was made before does not call emu_stepped.
@@ -84,13 +56,13 @@ __attribute__((noinline)) static void begun(uint64_t address, uint32_t size, str
         counting->fresh = 0;
     } else if (counting->mode == BY_BLOCKS && !counting->stopped) {
         struct block *const block = find(counting, address, size);
-        if (block->insns && block->insns <= counting->left) {
+        if (block->insns && block->cost <= counting->left) {
             counting->left -= block->insns;
-            counting->last = block;
+            counting->last = (uint32_t)(block - counting->blocks);
             return;
         }
         counting->next = block;
-        stop(counting, block->insns && block->insns != MANY ? AT_BUDGET : AT_UNKNOWN);
+        stop(counting, block->insns && block->cost != MANY ? AT_BUDGET : AT_UNKNOWN);
     }
 }
 
@@ -98,35 +70,42 @@ void emu_begun(void *engine, uint64_t address, uint32_t size, struct counting *c
 {
     (void)engine;
     struct block *const block = first(counting, address);
-    const int64_t left = counting->left - block->insns;
-    // Between runs `left` is 0 or less, so that only `begun` decides; an empty place has no key.
+    const int64_t left = counting->left - block->cost;
+    // Between runs `left` is 0 or less, so that only `emu_begun_late` decides; an empty place has no key.
     if ((block->key == key_of(address, size)) & (left >= 0)) {
         counting->left = left;
-        counting->last = block;
+        counting->last = (uint32_t)(block - counting->blocks);
+        if (!(++block->calls & counting->warm) && emu_inline(__builtin_return_address(0), address, counting->last, counting))
+            emu_check(counting); // this once: it has been overwritten
     } else {
-        begun(address, size, counting);
+        emu_begun_late(address, size, counting);
     }
 }
 
 void emu_made(void *engine, const struct made *made, const struct made *before, struct counting *counting)
 {
     (void)engine, (void)before;
-    if (counting->mode != BY_BLOCKS && counting->mode != IN_BLOCK)
+    const int counts = counting->mode == BY_BLOCKS || counting->mode == IN_BLOCK;
+    if (!counts && !counting->count)
         return;
-    counting->fresh = 1;
     struct block *const block = find(counting, made->address, made->size);
     if (block->insns) {
         if (block->insns != made->insns)
-            block->insns = MANY;
-    } else if (counting->count < BLOCKS / 2) {
+            block->cost = MANY;
+    } else if (counts && counting->count < BLOCKS / 2) {
         counting->count++;
         block->key = key_of(made->address, made->size);
         block->size = made->size;
-        block->insns = made->insns;
+        block->insns = block->cost = made->insns;
+        block->calls = 0;
     }
-    const struct block *const last = counting->last;
-    const int inside = counting->mode == BY_BLOCKS || counting->stepped;
-    if (inside && made->insns == 1 && last && made->address - address_of(last) < last->size) {
+    if (!counts)
+        return;
+    counting->fresh = 1;
+    if (made->insns != 1 || counting->last == NO_BLOCK || (counting->mode == IN_BLOCK && !counting->stepped))
+        return;
+    const struct block *const last = &counting->blocks[counting->last];
+    if (made->address - emu_address_of(last) < last->size) {
         counting->again = made->address;
         stop(counting, AT_AGAIN);
     }
