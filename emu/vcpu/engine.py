@@ -159,8 +159,10 @@ class Engine:
         self._host = uc.context_save()
         verify(self)
         if self.blocks is not None:
+            self.remember()
             self._context_restore(self.handle, self._host.context)
             self.blocks.learn(host_window.program("spin"))
+            self.recall()
             self.blocks.expect_long_runs()
 
     # --- construction ------------------------------------------------------------------------------------------------

@@ -1,20 +1,28 @@
 // Counting at the place where a block begins, instead of a call for each.
 //
-// The engine has every block call emu_begun, with four constants. Where that has happened often, the call is overwritten,
-// in the engine's own translated code, by what it comes to:
+// The engine has every block begin with a call of emu_begun and a call that looks for a request to stop. Where that has
+// happened often, both are overwritten, in the engine's own translated code, by what they come to:
 //
 //         movabs rcx, counting
 //         sub qword ptr [rcx + left], insns
 //         js late
+//         cmp dword ptr [rbp + request], 0       (rbp: the CPU)
+//         jl late
 //         mov dword ptr [rcx + last], number
-//         jmp after
-//   late: call [rcx + late]
-//  after:
+//         jmp end
+//   back: jmp end                                (the call that is under way returns to here)
+//   late: mov rdi, rbp
+//         mov edx, number
+//         call [rcx + late]
+//    end:
 //
 // Only code is overwritten that is known to the last byte: five instructions that load the four values this very call
-// was given and call emu_begun, and end where it returns to. Any other is left alone, and calls on. What the engine
-// compiles for a block stays as long as it was, and registers that a call may change are free there. The engine forgets
-// this code as it forgets any of its own.
+// was given, call emu_begun and end where it returns to, and three that call for the same engine what every block so far
+// has called there. Any other is left alone, and calls on. Nothing changes its place, and registers that a call may
+// change are free there. The engine forgets this code as it forgets any of its own.
+//
+// Where the request stands is told by nobody. It is seen once for each engine, at start, in a block that stops itself;
+// there only the first call is overwritten, by one of emu_probe.
 //
 // In Linux: arch/x86/kernel/alternative.c and static_call.c rewrite call sites in this way.
 
