@@ -17,7 +17,8 @@ from pathlib import Path
 from tests.fuzz.test_host import WRONG, device
 from tests.fuzz.test_planted import PLANTED
 
-ENGINES = (("sweep first", "atheris", True), *((one, one, False) for one in ("atheris", "hypothesis", "random")))
+_ALONE = ("atheris", *(("afl",) if shutil.which("afl-fuzz") else ()), "hypothesis", "random")
+ENGINES = (("sweep first", "atheris", True), *((one, one, False) for one in _ALONE))
 
 
 def one(words: list[str], engine: str, seed: int, seconds: int, *, sweep: bool) -> tuple[int, float] | None:
