@@ -7,7 +7,7 @@ In Linux: include/uapi/linux/elf.h has the layouts; load_elf_phdrs() in fs/binfm
 """
 
 import struct
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 MAGIC = b"\x7fELF"
 MAX_SEGMENTS = 64
@@ -27,6 +27,7 @@ STT_NOTYPE, STT_OBJECT, STT_FUNC = 0, 1, 2
 _CLASSES = {1: 32, 2: 64}
 _BYTE_ORDERS = {1: "<", 2: ">"}
 _HEADER = {32: "HHIIIIIHHHHHH", 64: "HHIQQQIHHHHHH"}
+_ENTRY = 24  # where e_entry is, for either word size
 _SEGMENT = {32: "IIIIIIII", 64: "IIQQQQQQ"}
 _SECTION = {32: "IIIIIIIIII", 64: "IIQQQQIIQQ"}
 _SYMBOL = {32: "IIIBBH", 64: "IBBHQQ"}
@@ -98,6 +99,16 @@ def read_header(source: bytes) -> Header:
         order + _HEADER[bits], source, 16, "the header"
     )
     return Header(bits, order, kind, machine, entry, phoff, shoff, phentsize, phnum, shentsize, shnum, shstrndx)
+
+
+def with_entry(source: bytes, entry: int) -> bytes:
+    """The same file, but entered at `entry`. Raises Damaged where it is no ELF file, or that is no address in it."""
+    header = read_header(source)
+    at, size = _ENTRY, header.bits // 8
+    if entry >> header.bits:
+        raise Damaged(f"{entry:#x} is no address of {header.bits} bits")
+    order: Literal["little", "big"] = "little" if header.order == "<" else "big"
+    return source[:at] + entry.to_bytes(size, order) + source[at + size :]
 
 
 def program_headers(source: bytes, header: Header) -> list[ProgramHeader]:

@@ -63,10 +63,11 @@ exit status: 0 nothing found; 1 something found; 2 bad input; 130 Ctrl-C
 """
 _GUEST_EPILOG = f"""{HOSTS_TOLD}
 TARGET is a guest as for `emu run`, or a TOML file with the keys guest, host,
-since, read, insns, passes, clamps, oracles, also and ram. It is entered at the moment at
-which it has registered its area, or at a function that --since names; reads are
-what stands between STEAL_MARK_BEGIN and STEAL_MARK_END of steal.h, or a function
-that --read names.
+start, since, read, insns, passes, clamps, oracles, also and ram. It starts at its
+entry point, or at --start. Each execution begins at the moment at which it has
+registered its area, or at a function that --since names. Reads are what stands
+between STEAL_MARK_BEGIN and STEAL_MARK_END of steal.h, or a function that --read
+names.
 
   emu fuzz guest readers/odd_only
   emu fuzz guest readers/seqlock --time 60s --jobs 2

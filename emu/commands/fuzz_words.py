@@ -27,6 +27,9 @@ def add_host(parser: Parser) -> None:
 def add_target(parser: Parser) -> None:
     """The flags that say what a target is."""
     add_host(parser)
+    parser.add_argument(
+        "--start", action=Once, metavar="SYMBOL", help="enter the program there, not where its file says"
+    )
     parser.add_argument("--since", action=Once, metavar="FUNCTION", help="begin there, not where an area is registered")
     parser.add_argument(
         "--read", action=Once, metavar="FUNCTION[:REGISTER]", help="a read that the guest does not mark"
@@ -56,6 +59,8 @@ def table_of(parsed: Any) -> dict[str, Any]:
         table = _toml(Path(parsed.target))
     if parsed.host is not None:
         table["host"] = parsed.host
+    if parsed.start is not None:
+        table["start"] = parsed.start
     if parsed.since is not None:
         table["since"] = parsed.since
     if parsed.read is not None:

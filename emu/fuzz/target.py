@@ -6,13 +6,14 @@ In Linux: nothing like it.
 from typing import Any, NamedTuple
 
 from emu import abi, trace
+from emu.boot.elf_file import with_entry
 from emu.boot.image import Image, needed_ram
 from emu.code.symbols import Symbols
 from emu.explore.instance import Read as Declared
 from emu.explore.instance import read_of
 from emu.faults import HostError
 from emu.fuzz.records import GROUPS, HOSTILE, HOSTS, LIES, ODD_HOST
-from emu.guest import load_guest
+from emu.guest import image_of, load_guest
 from emu.machine import Machine
 from emu.result import LIMITS
 from emu.scenario import Config, did_you_mean, from_text
@@ -33,7 +34,8 @@ class Target(NamedTuple):
     An execution is ended after `insns` instructions; 0: some times as many as with a host that does nothing. The guest
     passes where it exits with one of `passes`, or halts. `clamps` says that its clock never goes back, whatever the
     host does, and `also` which groups of events it survives besides (emu.fuzz.records.GROUPS). `read` names a function
-    that reads the area and does not mark it, as for `emu explore --read`. `ram` is such as 64M; empty: as much as the
+    that reads the area and does not mark it, as for `emu explore --read`. `start` is the symbol at which `image` is
+    entered; empty: its own entry point. `ram` is such as 64M; empty: as much as the
     program needs.
     """
 
@@ -48,6 +50,7 @@ class Target(NamedTuple):
     also: tuple[str, ...] = ()
     read: str = ""
     ram: str = ""
+    start: str = ""
 
     @property
     def declared(self) -> Declared | None:
@@ -74,7 +77,7 @@ class Target(NamedTuple):
 def target_of(table: dict[str, Any]) -> Target:
     """A target from a table such as a target's TOML file is. Raises HostError, naming the key, for any slip in it."""
     known = {"guest": str, "host": str, "since": str, "insns": int, "passes": list, "clamps": bool, "read": str}
-    known |= {"oracles": list, "also": list, "ram": str}
+    known |= {"oracles": list, "also": list, "ram": str, "start": str}
     for key, value in table.items():
         if key not in known:
             raise HostError(f"there is no key {key!r}", "the target", did_you_mean(key, known))
@@ -94,15 +97,36 @@ def target_of(table: dict[str, Any]) -> Target:
     for one in also:
         if one not in GROUPS:
             raise HostError(f"there is no group of events {one!r}", "--also", did_you_mean(str(one), GROUPS))
-    rest: dict[str, Any] = {key: table[key] for key in ("host", "since", "clamps", "read", "ram") if key in table}
+    rest: dict[str, Any] = {
+        key: table[key] for key in ("host", "since", "clamps", "read", "ram", "start") if key in table
+    }
     rest["also"] = tuple(sorted(set(also)))
-    found = Target(
-        load_guest(table["guest"]), table["guest"], insns=insns, passes=tuple(passes), oracles=tuple(oracles), **rest
-    )
+    image = load_guest(table["guest"])
+    if "start" in rest:
+        image = started_at(image, rest["start"])
+    found = Target(image, table["guest"], insns=insns, passes=tuple(passes), oracles=tuple(oracles), **rest)
     if found.host not in HOSTS:
         raise HostError(f"there is no host {found.host!r}", "--host", did_you_mean(found.host, HOSTS))
     _ = found.declared, found.config()  # which raise what is wrong
     return found
+
+
+def started_at(image: Image, name: str) -> Image:
+    """The same program, entered at this symbol, in the mode in which its file is entered. Raises HostError where it has
+    none of that name, or no code stands there."""
+    linear = _address(image, name, "--start")
+    gpa = image.gpa_of(linear)
+    if not any(one.executable and one.gpa <= gpa < one.gpa + one.size for one in image.rights):
+        raise HostError(f"no code stands at {name!r} ({linear:#x})", "--start", "name a function")
+    return image_of(with_entry(image.source, gpa), image.where)
+
+
+def _address(image: Image, name: str, flag: str) -> int:
+    symbols = Symbols.of(image.source)
+    address = symbols.address(name)
+    if address is None:
+        raise HostError(f"there is no function {name!r} in the program", flag, did_you_mean(name, symbols.names()))
+    return address
 
 
 class Beginning(NamedTuple):
@@ -152,10 +176,7 @@ def _run_until(machine: Machine, found: list[int]) -> None:
 
 
 def _at_symbol(machine: Machine, name: str) -> Beginning:
-    symbols = Symbols.of(machine.image.source)
-    address = symbols.address(name)
-    if address is None:
-        raise HostError(f"there is no function {name!r} in the program", "--since", did_you_mean(name, symbols.names()))
+    address = _address(machine.image, name, "--since")
     from emu.vcpu.watch import Watch
 
     found: list[int] = []

@@ -153,6 +153,46 @@ def test_target_may_be_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert told["host"] == "hostile" and told["exactly"] == told["executions"]  # it has the MSR to write yet
 
 
+LATER = """
+.intel_syntax noprefix
+.section .text.start, "ax"
+.globl _start, enter
+_start: hlt
+enter: mov ecx, 0x4b564d03
+lea eax, [rip + area + 1]
+xor edx, edx
+wrmsr
+1: mov eax, [rip + area + 8]
+test eax, 1
+jnz 1b
+test eax, eax
+jns 2f
+ud2
+2: xor eax, eax
+mov edx, 0xf4
+out dx, al
+.bss
+.balign 64
+.globl area
+area: .skip 64
+"""
+
+
+def test_program_may_be_started_elsewhere(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "late.S").write_text(LATER)
+    assert emu("guest", "late.S") == 2
+    assert "the guest registers no area" in capsys.readouterr().err
+    told = campaign("late.S", "--start", "enter", "--engine", "random", "--runs", "500", "--out", "c", capsys=capsys)
+    (found,) = (one for one in told["findings"] if "#UD" in one["why"])
+    assert emu("replay", f"c/findings/{found['key']}") == 1
+    assert "#UD" in capsys.readouterr().out
+    (tmp_path / "t.toml").write_text('guest = "late.S"\nstart = "enter"\n')
+    assert emu("guest", "t.toml", "--engine", "sweep", "--exit-on-first", "--json", "--out", "d") == 1
+    capsys.readouterr()
+    assert emu("guest", "late.S", "--start", "area") == 2
+    assert "no code stands at 'area'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -165,6 +205,7 @@ def test_target_may_be_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path
         (("guest", "readers/seqlock", "--time", "soon"), "'soon' is no time"),
         (("guest", "readers/seqlock", "--insns", "7"), "insns = 7 cannot be used"),
         (("guest", "readers/seqlock", "--since", "mian"), "there is no function 'mian'"),
+        (("guest", "readers/seqlock", "--start", "mian"), "there is no function 'mian'"),
         (("guest", "t.toml"), "there is no key 'gest'"),
         (("decode", "nothing"), "it cannot be read"),
         (("replay", "x"), "an input alone does not say what it is for"),
