@@ -25,7 +25,7 @@ from emu.fuzz.harness import Harness
 from emu.fuzz.host import HostHarness
 from emu.fuzz.outcome import ORACLES
 from emu.fuzz.own_device import device_of
-from emu.fuzz.target import Target, target_of
+from emu.fuzz.target import REGISTERED, Target, target_of
 from emu.fuzz.worker import AFL, ATHERIS, HYPOTHESIS, RANDOM, SWEEP, Job
 from emu.scenario import did_you_mean, is_digits
 
@@ -242,16 +242,20 @@ def _campaign(parsed: Any, engine: str, table: dict[str, Any], out: Path, report
 def _live(state: State) -> str:
     speed = state.executions / max(state.seconds, 0.1)
     return (
-        f"{state.seconds:.0f} s  {state.executions:,} executions, {speed:,.0f}/s  {state.edges} edges"
-        f" (last new {state.since_edge:.0f} s ago)  corpus {state.corpus}  findings {state.findings}"
+        f"{state.seconds:.0f} s  {state.executions:,} at {speed:,.0f}/s  findings {state.findings}"
+        f"  {state.edges} edges, the last {state.since_edge:.0f} s ago  corpus {state.corpus}"
     )
+
+
+def _begins(target: Target) -> str:
+    return "where the area is registered" if target.since == REGISTERED else f"at {target.since}"
 
 
 def _report(parsed: Any, target: Target, out: Path, engine: str, state: State) -> int:
     blocks = campaign.blocks(out)
     covered = coverage.covered(target.image, blocks)
     files = {
-        "coverage.html": coverage.as_page(covered, f"{target.name}: what was executed", data.source_text).encode(),
+        "coverage.html": coverage.as_page(covered, target.name, _begins(target), data.source_text).encode(),
         "coverage.info": coverage.as_lcov(covered).encode(),
         "coverage.drcov": coverage.as_drcov(target.image, target.name, blocks),
     }

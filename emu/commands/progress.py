@@ -26,32 +26,13 @@ def wanted(stream: TextIO, output: TextIO) -> bool:
     return not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode))
 
 
-class Progress:
-    """A heartbeat for `Machine.run`: shows what the guest has printed, and after a moment how far the run has come.
+class _Line:
+    """A line of text that is overwritten with blanks when it goes, so that no terminal needs to understand escape
+    sequences."""
 
-    The line is overwritten with blanks when it goes, so that no terminal needs to understand escape sequences. It stays
-    away while the guest is in the middle of a line of its own.
-    """
-
-    def __init__(self, stream: TextIO, writer: ConsoleWriter, *, enabled: bool) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._writer = writer
-        self._enabled = enabled
-        self._started = time.monotonic()
-        self._next = self._started + _EVERY_S
         self._width = 0
-
-    def __call__(self, machine: Machine) -> None:
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + _EVERY_S
-        self._writer.flush()
-        if not self._enabled or now < self._started + _FIRST_S or self._writer.mid_line:
-            return
-        insns = machine.instructions
-        speed = insns / (now - self._started) / 1e6
-        self._draw(f"{machine.now_ns / 1e6:,.1f} ms virtual, {insns:,} instructions, {speed:,.0f} MIPS; Ctrl-C ends it")
 
     def clear(self) -> None:
         """Take the line away, before anything else is printed."""
@@ -74,28 +55,43 @@ class Progress:
         self._width = min(len(line) + 2, (columns or 80) - 1)
 
 
-class Ticker:
+class Progress(_Line):
+    """A heartbeat for `Machine.run`: shows what the guest has printed, and after a moment how far the run has come.
+
+    The line stays away while the guest is in the middle of a line of its own.
+    """
+
+    def __init__(self, stream: TextIO, writer: ConsoleWriter, *, enabled: bool) -> None:
+        super().__init__(stream)
+        self._writer = writer
+        self._enabled = enabled
+        self._started = time.monotonic()
+        self._next = self._started + _EVERY_S
+
+    def __call__(self, machine: Machine) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + _EVERY_S
+        self._writer.flush()
+        if not self._enabled or now < self._started + _FIRST_S or self._writer.mid_line:
+            return
+        insns = machine.instructions
+        speed = insns / (now - self._started) / 1e6
+        self._draw(f"{machine.now_ns / 1e6:,.1f} ms virtual, {insns:,} instructions, {speed:,.0f} MIPS; Ctrl-C ends it")
+
+
+class Ticker(_Line):
     """A line of text on `stream` that changes now and then, for work that is no run."""
 
     def __init__(self, stream: TextIO, *, enabled: bool) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._enabled = enabled
         self._next = time.monotonic() + _FIRST_S
-        self._width = 0
 
     def __call__(self, text: Callable[[], str]) -> None:
         """Show `text()` if it is time to."""
         if not self._enabled or time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _EVERY_S
-        line = text()[:78]
-        self._stream.write("\r" + line.ljust(self._width))
-        self._stream.flush()
-        self._width = len(line)
-
-    def clear(self) -> None:
-        """Take the line away."""
-        if self._width:
-            self._stream.write("\r" + " " * self._width + "\r")
-            self._stream.flush()
-            self._width = 0
+        self._draw(text())

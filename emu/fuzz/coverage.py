@@ -8,6 +8,7 @@ In Linux: Documentation/dev-tools/gcov.rst.
 import html
 import struct
 from collections.abc import Callable, Collection
+from pathlib import PurePath
 from typing import NamedTuple
 
 from emu.boot.image import Image, Piece
@@ -23,6 +24,8 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
 table { border-collapse: collapse; width: 100%; font: 13px/1.45 ui-monospace, monospace; }
 td { padding: 0 .6rem; white-space: pre-wrap; }
 td.n { color: var(--dim); text-align: right; width: 3rem; user-select: none; }
+summary { margin: 1.2rem 0 .4rem; cursor: pointer; font-size: 1.1rem; }
+summary span { color: var(--dim); margin-left: 1rem; }
 td.m { width: 1rem; } tr.hit { background: var(--hit); } tr.miss { background: var(--miss); }
 """
 
@@ -78,15 +81,31 @@ def as_drcov(image: Image, name: str, blocks: Collection[tuple[int, int]]) -> by
     return f"{head}BB Table: {len(inside)} bbs\n".encode() + b"".join(inside)
 
 
-def as_page(found: Covered, title: str, text_of: Callable[[str], str | None]) -> str:
-    """The sources, annotated: one file, nothing loaded from elsewhere."""
+def as_page(found: Covered, name: str, begins: str, text_of: Callable[[str], str | None]) -> str:
+    """The sources of the program `name`, annotated: one file, nothing loaded from elsewhere.
+
+    Its own source stands first, then those of which most was executed; those of which nothing was are folded. `begins`
+    says where each execution does.
+    """
     done, every = found.lines
-    parts = [f"<h1>{html.escape(title)}</h1><p>{done} of {every} lines with code were executed.</p>"]
-    for file, hits in found.files.items():
+    title = html.escape(f"{name}: what was executed")
+    parts = [
+        f"<h1>{title}</h1><p>{done} of {every} lines with code were executed. Each execution begins"
+        f" {html.escape(begins)}: what the program does before that is not counted.</p>"
+    ]
+
+    def rank(one: tuple[str, dict[int, bool]]) -> tuple[bool, int, str]:
+        return PurePath(one[0]).stem != PurePath(name).stem, -sum(one[1].values()), one[0]
+
+    for file, hits in sorted(found.files.items(), key=rank):
         text = text_of(file)
-        parts.append(f"<h2>{html.escape(file)}</h2><p>{sum(hits.values())} of {len(hits)} lines</p>")
+        hit_lines = sum(hits.values())
+        parts.append(
+            f"<details{' open' if hit_lines else ''}><summary><b>{html.escape(file)}</b>"
+            f"<span>{hit_lines} of {len(hits)} lines</span></summary>"
+        )
         if text is None:
-            parts.append("<p>Its text is not here.</p>")
+            parts.append("<p>Its text is not here.</p></details>")
             continue
         rows = []
         for number, line in enumerate(text.splitlines(), 1):
@@ -94,6 +113,6 @@ def as_page(found: Covered, title: str, text_of: Callable[[str], str | None]) ->
             kind, sign = {True: ("hit", "+"), False: ("miss", "\N{MINUS SIGN}"), None: ("", "")}[hit]
             cells = f'<td class="n">{number}</td><td class="m">{sign}</td><td>{html.escape(line)}</td>'
             rows.append(f'<tr class="{kind}">{cells}</tr>')
-        parts.append(f"<table>{''.join(rows)}</table>")
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
+        parts.append(f"<table>{''.join(rows)}</table></details>")
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body><main>{"".join(parts)}</main></body></html>\n'

@@ -24,6 +24,7 @@ _NEVER_PS = 10**18  # no quantum ends by itself
 _PROLOGUE_INSNS = 200_000_000  # before the moment at which a guest is entered: a kernel starts up first
 _FIRST_STRETCH, _LONGEST_STRETCH = 4096, 1 << 20
 _TIMES_PLAIN, _LEAST_INSNS = 8, 2000
+REGISTERED = "registered"
 DEFAULT_INSNS, MOST_INSNS = 0, 10_000_000
 
 
@@ -42,7 +43,7 @@ class Target(NamedTuple):
     image: Image
     name: str
     host: str = ODD_HOST
-    since: str = "registered"
+    since: str = REGISTERED
     insns: int = DEFAULT_INSNS
     passes: tuple[int, ...] = (0,)
     clamps: bool = False
@@ -150,7 +151,7 @@ def beginning(target: Target) -> Beginning:
             found.append(machine.arriving())
 
     machine = Machine(target.image, target.config(), trace=heard)
-    if target.since != "registered":
+    if target.since != REGISTERED:
         return _at_symbol(machine, target.since)
     _run_until(machine, found)
     if not found:
