@@ -103,7 +103,7 @@ def target_of(table: dict[str, Any]) -> Target:
     }
     rest["also"] = tuple(sorted(set(also)))
     image = load_guest(table["guest"])
-    if "start" in rest:
+    if rest.get("start"):
         image = started_at(image, rest["start"])
     found = Target(image, table["guest"], insns=insns, passes=tuple(passes), oracles=tuple(oracles), **rest)
     if found.host not in HOSTS:
