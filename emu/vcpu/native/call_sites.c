@@ -33,6 +33,8 @@
 
 #if defined(__x86_64__) && defined(__linux__)
 
+#include <unistd.h>
+
 enum { RCX = 1, RDX = 2, RSI = 6, RDI = 7 };
 
 #define SHORTEST 24
@@ -130,6 +132,18 @@ static uint8_t *put_call(uint8_t *to, uint32_t number, size_t function)
     return put(put(to, &number, 4), call, sizeof call);
 }
 
+// Whether the engine's code can be written to, as it can in Unicorn 2.1 on Linux: the kernel is asked to write there.
+static int writable(uint8_t *code)
+{
+    int ends[2];
+    if (pipe(ends))
+        return 0;
+    const int done = write(ends[1], code, 1) == 1 && read(ends[0], code, 1) == 1;
+    close(ends[0]);
+    close(ends[1]);
+    return done;
+}
+
 int emu_inline(uint8_t *after, uint64_t address, uint32_t number, struct counting *counting)
 {
     const struct block *const block = &counting->blocks[number];
@@ -148,6 +162,8 @@ int emu_inline(uint8_t *after, uint64_t address, uint32_t number, struct countin
     memset(code, 0x90, sizeof code);
     to = put(put(to, movabs, sizeof movabs), &user, 8);
     if (!counting->request) {
+        if (!writable(begin))
+            return 0;
         put_call(to, number, offsetof(struct counting, probe));
         memcpy(begin, code, (size_t)(after - begin));
         return 0;
