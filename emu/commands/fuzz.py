@@ -22,9 +22,8 @@ from emu.faults import HostError, escaped
 from emu.fuzz import campaign, coverage, findings
 from emu.fuzz.campaign import Listener, State
 from emu.fuzz.harness import Harness
-from emu.fuzz.host import HostHarness
+from emu.fuzz.host import harness_for
 from emu.fuzz.outcome import ORACLES
-from emu.fuzz.own_device import device_of
 from emu.fuzz.target import REGISTERED, Target, target_of
 from emu.fuzz.worker import AFL, ATHERIS, HYPOTHESIS, RANDOM, SWEEP, Job
 from emu.scenario import did_you_mean, is_digits
@@ -167,15 +166,17 @@ def _host_under_test(arguments: list[str]) -> int:
     parsed = _host_parser().parse(arguments)
     if parsed.judge not in (None, "kvm"):
         raise HostError(f"there is no judge {parsed.judge!r}", "--judge", "there is: kvm")
-    if parsed.device is not None:
-        device_of(parsed.device)
     table = {"kvm": parsed.judge is not None, "known": not parsed.no_known, "device": parsed.device}
     engine = _engine(parsed)
     if engine == AFL:
         raise HostError("AFL++ leads guests alone", "--engine", f"choose {ATHERIS} or {HYPOTHESIS}")
-    if table["kvm"]:
-        HostHarness(kvm=True).close()  # that there is none is told before anything is started
+    harness = harness_for(table, careful=True)  # that there is no KVM is told before anything is started
     out = Path(parsed.out or "fuzz-host")
+    try:
+        for key in findings.settle(out / "findings", harness, ()):
+            _say(parsed, f"fixed since it was found: {key}, now in {out}/fixed")
+    finally:
+        harness.close()
     who = parsed.device or ("KVM and the emulator" if table["kvm"] else "the emulator")
 
     def report(state: State) -> int:
@@ -186,6 +187,10 @@ def _host_under_test(arguments: list[str]) -> int:
         speed = state.executions / max(state.seconds, 0.1)
         told = [f"{who}: {state.executions:,} sequences in {state.seconds:.1f} s ({speed:,.0f}/s), engine {engine}"]
         told += _swept(state)
+        if state.deaths:
+            told.append(
+                f"a worker died {_times(state.deaths)}, and was started again: each sequence apart, which is slower"
+            )
         told += [] if known else ["", "nothing was found"]
         for one in known:
             story = (out / "findings" / one["key"] / "story.txt").read_text(encoding="utf-8")
@@ -280,6 +285,10 @@ def _report(parsed: Any, target: Target, out: Path, engine: str, state: State) -
     return 1 if known else 0
 
 
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
+
+
 def _swept(state: State) -> list[str]:
     if not state.swept:
         return []
@@ -299,7 +308,7 @@ def _lines(
     if state.exactly:
         told.append(f"{state.exactly:,} executions needed the whole machine, which is slower")
     if state.deaths:
-        told.append(f"a worker died {state.deaths} times, and was started again")
+        told.append(f"a worker died {_times(state.deaths)}, and was started again")
     told.append(f"{state.edges} edges, {lines[0]} of {lines[1]} lines: {out}/coverage.html")
     if not known:
         return [*told, "", "nothing was found"]

@@ -15,6 +15,7 @@ from emu.conform.text import format_sequence, parse_sequence
 from emu.faults import HostError, escaped
 from emu.fuzz import corpus, findings, operations, records, seeds
 from emu.fuzz.harness import Harness
+from emu.fuzz.host import harness_for
 from emu.fuzz.target import target_of
 from emu.history.recording import load_recording
 
@@ -41,6 +42,8 @@ def run_replay(arguments: list[str]) -> int:
     path, told = Path(parsed.finding), {}
     if path.is_dir():
         told = _finding_of(path)
+        if "under" in told:
+            return _replay_host(path, told["under"])
         parsed.target = parsed.target or told["target"]
         parsed.host = parsed.host or told["host"]
         path = path / "input"
@@ -63,6 +66,20 @@ def run_replay(arguments: list[str]) -> int:
         with output_file(parsed.record, "--record", [str(path)]) as file:
             file.write(found.recording)
         print(escaped(f"see it: emu step {parsed.record}"))
+    return 1
+
+
+def _replay_host(path: Path, under: dict[str, Any]) -> int:
+    """A sequence for a host, again."""
+    harness = harness_for(under, careful=True)
+    try:
+        found = harness.finding(read_small(path / "input"))
+    finally:
+        harness.close()
+    if found is None:
+        print("fixed: nothing fails with this sequence")
+        return 0
+    print("\n".join(escaped(line) for line in found.story))
     return 1
 
 
@@ -244,8 +261,8 @@ def run_seeds(arguments: list[str]) -> int:
 def _finding_of(path: Path) -> dict[str, Any]:
     try:
         told = json.loads(read_small(path / "finding.json"))
-        if "target" not in told and (path / "story.txt").is_file():
-            raise HostError("this is a sequence for a host", str(path), "its story.txt says how to do it again")
+        if "under" in told:
+            return {"under": {name: told["under"][name] for name in findings.HOST_CLAIMS}}
         claims = {name: told[name] for name in findings.CLAIMS if name in told}
         return {"target": str(told["target"]), "host": str(told["host"]), **claims}
     except (ValueError, KeyError, TypeError):

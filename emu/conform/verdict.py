@@ -1,7 +1,9 @@
 """Three judges, one verdict: what the model, the emulator and, where there is one, real KVM say of a sequence."""
 
+import traceback
 from collections.abc import Iterator, Sequence
 from itertools import chain, combinations
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from emu import abi
@@ -15,7 +17,9 @@ from emu.devices.steal_time import StealTime
 from emu.faults import HostError
 from emu.kvm.operations import Cpuid, Leaf, Operation
 
+AN_END = "an end"  # what is right where a judge does not get through a sequence
 _ATTEMPTS = 4
+_MOST_TOLD = 200  # characters
 
 
 class Disagreement(NamedTuple):
@@ -30,6 +34,12 @@ class Verdict(NamedTuple):
 
     disagreements: tuple[Disagreement, ...] = ()
     known: tuple[str, ...] = ()
+
+
+def _told(error: Exception) -> str:
+    """An exception, and the place where it was raised."""
+    *_, last = traceback.extract_tb(error.__traceback__)
+    return f"{repr(error)[:_MOST_TOLD]} at {Path(last.filename).name}:{last.lineno}"
 
 
 class Virtual(Protocol):
@@ -82,7 +92,7 @@ class Bench:
         try:
             observed = judge.sequence(sequence)
         except Exception as error:
-            found.append(Disagreement(judge.name, Difference(None, "the sequence", "an end", repr(error))))
+            found.append(Disagreement(judge.name, Difference(None, "the sequence", AN_END, _told(error))))
             return None
         different = difference(sequence, expect(sequence, RunDelay()), observed)
         if different is not None:
@@ -96,7 +106,7 @@ class Bench:
             try:
                 observed = kvm.sequence(sequence)
             except HostError as error:
-                found.append(Disagreement(kvm.name, Difference(None, "the sequence", "an end", str(error))))
+                found.append(Disagreement(kvm.name, Difference(None, "the sequence", AN_END, str(error))))
                 return ()
             different, met, clock = self._explained(kvm, sequence, observed)
             if not clock:

@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 from emu.faults import HostError
 from emu.fuzz import afl
 from emu.fuzz.findings import kept_in
-from emu.fuzz.worker import AFL, ATHERIS, HYPOTHESIS, Job
+from emu.fuzz.worker import AFL, ATHERIS, HYPOTHESIS, Job, last_tried
 
 _MOST_DEATHS = 5
 _LAST_WORDS = 600
+_SILENCE_S = 10  # of a worker that tells each half second
 _PATIENCE_S = 30  # beyond its time, before a worker is ended
 _LAST_CALL_S = 2  # for the other workers, when the first finding is all that is wanted
 
@@ -85,6 +86,7 @@ class _Worker:
     def __init__(self, job: Job, heard: "queue.Queue[tuple[int, dict[str, Any] | None]]") -> None:
         self.job = job
         self.last: dict[str, Any] = {}
+        self.heard = time.monotonic()
         self.errors = b""
         words = [sys.executable, "-m", "emu.fuzz.worker", json.dumps(job._asdict())]
         self.process = subprocess.Popen(
@@ -110,10 +112,25 @@ class _Worker:
         for block in iter(lambda: os.read(number, 4096), b""):
             self.errors = (self.errors + block)[-_LAST_WORDS:]
 
+    def hangs(self, now: float) -> bool:
+        """Whether it has been silent for too long, as it is where somebody's device does not come back."""
+        return _may_kill(self.job) and not self.job.careful and now - self.heard > _SILENCE_S
+
     def last_words(self) -> str:
         self._reader.join(1)
         lines = self.errors.decode("utf-8", "replace").strip().splitlines()
         return lines[-1][:200] if lines else f"status {self.process.returncode}"
+
+
+def _may_kill(job: Job) -> bool:
+    """Whether a worker executes code of somebody's that can end it."""
+    return bool(job.target.get("device"))
+
+
+def _after_death(job: Job, deaths: int) -> Job:
+    if _may_kill(job):
+        return job._replace(careful=True, suspect=last_tried(job))
+    return job._replace(seed=job.seed + 1000 * deaths, sweep=False)
 
 
 def run(job: Job, jobs: int, listener: Listener) -> State:
@@ -145,21 +162,23 @@ def run(job: Job, jobs: int, listener: Listener) -> State:
                 number, line = heard.get(timeout=0.2)
                 worker = workers[number]
                 if line is not None:
-                    worker.last = line
+                    worker.last, worker.heard = line, time.monotonic()
                     if "finding" in line:
                         listener.found(line)
                         if job.first:
                             last_call = min(last_call, time.monotonic() + _LAST_CALL_S)
-                elif worker.process.returncode == 0:
+                elif worker.process.returncode == 0 and worker.last.get("done"):
                     alive.discard(number)
                 else:
                     deaths += 1
                     if deaths >= _MOST_DEATHS or not worker.last:
                         raise HostError(f"a worker has died ({worker.last_words()})", "the campaign")
-                    left = job.seconds - (time.monotonic() - begun) if job.seconds else 0
+                    left = max(job.seconds - (time.monotonic() - begun), 1) if job.seconds else 0
                     lost += worker.last["executions"]
-                    again = worker.job._replace(seed=worker.job.seed + 1000 * deaths, sweep=False, seconds=max(left, 1))
-                    workers[number] = _Worker(again if job.seconds else again._replace(seconds=0), heard)
+                    workers[number] = _Worker(_after_death(worker.job, deaths)._replace(seconds=left), heard)
+            for number in alive:
+                if workers[number].hangs(time.monotonic()):
+                    workers[number].process.kill()
             if time.monotonic() > last_call:
                 break
             listener.told(state())

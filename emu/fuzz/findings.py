@@ -9,11 +9,12 @@ In Linux: syzkaller's crash folders, with their repro.
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from emu.conform.text import format_sequence
 from emu.explore.cause import cause
@@ -27,7 +28,7 @@ from emu.faults import HostError
 from emu.fuzz import operations
 from emu.fuzz.exact import Told
 from emu.fuzz.harness import Harness
-from emu.fuzz.host import HostFinding
+from emu.fuzz.host import HostFinding, HostHarness
 from emu.fuzz.outcome import OWN_MEMORY, Failure
 from emu.fuzz.records import Input, decode, encode, to_text
 from emu.fuzz.shrink import shrink
@@ -40,16 +41,9 @@ _LINKED = ("start.S", "start32.S", "runtime.c")
 _BEFORE_INSNS = 200_000
 
 
-CLAIMS = (
-    "since",
-    "read",
-    "passes",
-    "clamps",
-    "oracles",
-    "also",
-    "ram",
-    "start",
-)  # of a target, by which a finding was judged
+# Of a target, and of a host under test, by which a finding was judged.
+CLAIMS = ("start", "since", "read", "passes", "clamps", "oracles", "also", "ram")
+HOST_CLAIMS = ("kvm", "known", "device")
 
 
 class Finding(NamedTuple):
@@ -226,7 +220,7 @@ class Findings(_Folder):
         return self._keep(one.key, files)
 
 
-def settle(folder: Path, harness: Harness | None, early: Iterable[Finding]) -> list[str]:
+def settle(folder: Path, harness: Harness | HostHarness | None, early: Iterable[Finding]) -> list[str]:
     """Put findings that the target, as it is now, has no more into `fixed/` beside their folder; their keys."""
     still = {one.key for one in early}
     fixed = []
@@ -246,7 +240,17 @@ def settle(folder: Path, harness: Harness | None, early: Iterable[Finding]) -> l
 
 
 class HostFindings(_Folder):
-    """Findings of a host under test."""
+    """Findings of a host under test; `under` says which, as the job of a campaign does."""
+
+    def __init__(self, folder: Path, under: dict[str, Any]) -> None:
+        super().__init__(folder)
+        self._under = {name: under[name] for name in HOST_CLAIMS}
+
+    def again(self, one: HostFinding) -> str:
+        """The command that does it again."""
+        if self._under["device"]:
+            return f"emu fuzz replay {shlex.quote(str(self._folder / one.key))}"
+        return f"emu conform --sequence '{format_sequence(one.sequence)}'"
 
     def add(self, one: HostFinding) -> bool:
         """Keep it; whether it is new, or shorter than what was known."""
@@ -254,8 +258,10 @@ class HostFindings(_Folder):
         files = {
             "input": operations.encode(one.sequence),
             "input.txt": _text(lines),
-            "story.txt": _text(one.story),
-            "finding.json": _json({"oracle": one.judge, "why": one.why, "place": "", "cause": ""}),
+            "story.txt": _text([*one.story, f"again: {self.again(one)}"]),
+            "finding.json": _json(
+                {"oracle": one.judge, "why": one.why, "place": "", "cause": "", "under": self._under}
+            ),
         }
         return self._keep(one.key, files)
 

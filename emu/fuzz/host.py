@@ -5,15 +5,17 @@ In Linux: tools/testing/selftests/kvm asks such questions one by one.
 """
 
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
+from emu.conform.compare import Difference
 from emu.conform.shrink import shrink
 from emu.conform.text import format_sequence
-from emu.conform.verdict import Bench, Disagreement, Verdict
+from emu.conform.verdict import AN_END, Bench, Disagreement, Verdict
 from emu.devices.steal_time import StealTime
 from emu.faults import HostError
+from emu.fuzz.apart import Lost, apart
 from emu.fuzz.operations import decode, encode
-from emu.fuzz.own_device import watched
+from emu.fuzz.own_device import device_of, watched
 from emu.kvm.operations import Operation
 
 RENEW_EVERY = 1000  # sequences: then one runs in a fresh VM
@@ -33,11 +35,17 @@ class HostHarness:
     """Judges inputs. `kvm` asks real KVM, too, and `known` leaves out the differences of it that are known. Where they
     are not left out, each is until it has been found: the common ones would hide the others.
 
-    `executions` counts. Raises HostError where there is no KVM.
+    `device` is somebody's own, in place of the emulator's. With `careful` each sequence is judged apart, so that a
+    device may end the process or hang: that is a disagreement as any other. `executions` counts. Raises HostError where
+    there is no KVM.
     """
 
-    def __init__(self, *, kvm: bool, known: bool = True, device: type[StealTime] = StealTime) -> None:
-        self._bench = Bench(kvm=kvm, steal=watched(device))
+    def __init__(
+        self, *, kvm: bool, known: bool = True, device: type[StealTime] | None = None, careful: bool = False
+    ) -> None:
+        self._bench = Bench(kvm=kvm, steal=watched(device or StealTime))
+        self._own = device is not None
+        self._careful = careful
         self._left_out = known
         self._found: set[str] = set()
         self.executions = 0
@@ -58,10 +66,17 @@ class HostHarness:
         if self.executions % RENEW_EVERY == 0:
             self._bench.renew()
         self.executions += 1
-        verdict = self._bench.judge(sequence)
+        verdict = self._apart(sequence) if self._careful else self._bench.judge(sequence)
         for one in verdict.known:
             self.known[one] = self.known.get(one, 0) + 1
         return verdict
+
+    def _apart(self, sequence: list[Operation]) -> Verdict:
+        found = apart(lambda: self._bench.judge(sequence))
+        if not isinstance(found, Lost):
+            return cast(Verdict, found)
+        difference = Difference(None, "the sequence", AN_END, found.why)
+        return Verdict((Disagreement(self._bench.emulator.name, difference),))
 
     def _to_be_found(self, verdict: Verdict) -> list[str]:
         """The known differences in it that count as findings and have not been found."""
@@ -97,18 +112,28 @@ class HostHarness:
         self._found.update(() if judges else numbers)
         different = found.difference
         at = "in the end" if different.at is None else f"at operation {different.at + 1}"
-        why = f"{found.judge}: {different.what}, {at}: {different.expected} is right, {different.found} was found"
+        judge = "the device" if self._own and found.judge == self._bench.emulator.name else found.judge
+        why = f"{judge}: {different.what}, {at}: {different.expected} is right, {different.found} was found"
+        if different.expected == AN_END:
+            why = f"{judge} does not get through it: {different.found}"
         kind = "end" if different.at is None else format_sequence([short[different.at]]).rsplit(" ", 1)[0]
         shape = " ".join(type(one).__name__ for one in short)
-        key = f"{found.judge.split()[0]}-{hashlib.sha256(f'{kind} {shape}'.encode()).hexdigest()[:8]}"
-        text = format_sequence(short)
+        short_name = "device" if self._own else judge.split()[0]
+        key = f"{short_name}-{hashlib.sha256(f'{kind} {shape}'.encode()).hexdigest()[:8]}"
         story = [f"{number}. {format_sequence([one])}" for number, one in enumerate(short, 1)]
-        story += [f"=> {why}", f"again: emu conform --sequence '{text}'"]
-        return HostFinding(key, found.judge, why, tuple(short), tuple(story))
+        return HostFinding(key, judge, why, tuple(short), (*story, f"=> {why}"))
 
     def close(self) -> None:
         """Give the VM back."""
         self._bench.close()
+
+
+def harness_for(under: dict[str, Any], *, careful: bool) -> HostHarness:
+    """A harness for what a job or a finding says to be under test: `kvm`, `known`, and `device`, as device_of takes it,
+    or None. To be `careful` is for devices alone, and where KVM is not asked. Raises HostError."""
+    device = device_of(under["device"]) if under["device"] else None
+    careful = careful and device is not None and not under["kvm"]
+    return HostHarness(kvm=under["kvm"], known=under["known"], device=device, careful=careful)
 
 
 def _can_be_said(sequence: list[Operation]) -> bool:

@@ -154,7 +154,8 @@ def short_sequences() -> Iterator[tuple[str, int, Iterator[list[Operation]]]]:
     yield "a value written and read back", len(read_back), iter(read_back)
     for length in (1, 2, 3):
         sequences = (list(some) for some in itertools.product(letters, repeat=length))
-        yield f"{length} operations on steal time", len(letters) ** length, sequences
+        number = ("one operation", "two operations", "three operations")[length - 1]
+        yield f"{number} on steal time", len(letters) ** length, sequences
 
 
 def _telling(msr: int) -> list[int]:

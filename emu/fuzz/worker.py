@@ -9,33 +9,38 @@ In Linux: syz-fuzzer of syzkaller is the process of this kind.
 import importlib
 import inspect
 import json
+import mmap
 import os
 import random
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from emu import data
-from emu.devices.steal_time import StealTime
 from emu.fuzz import findings, operations, sweep
+from emu.fuzz.apart import limit_memory
 from emu.fuzz.corpus import dictionary, dictionary_of_operations, written
 from emu.fuzz.findings import Findings, HostFindings
 from emu.fuzz.harness import MAP_SIZE, Harness
-from emu.fuzz.host import HostHarness
-from emu.fuzz.own_device import device_of
+from emu.fuzz.host import HostHarness, harness_for
 from emu.fuzz.records import MOST_BYTES, encode
 from emu.fuzz.target import Target, target_of
 
 ATHERIS, AFL, HYPOTHESIS, RANDOM, SWEEP = "atheris", "afl", "hypothesis", "random", "sweep"
 _EVERY_S = 0.5
+_SLOT = 4096  # bytes: two for the length, and any input
 _MOST_OF_ORACLE = 16  # ways to violate one oracle that are looked into
 
 
 class Job(NamedTuple):
     """`target` as `emu.fuzz.target.target_of` reads it; `out` is the campaign's folder; `seconds` and `runs` bound it
-    (0: not); with `first` it ends with its first finding; with `sweep` it goes through the short schedules first."""
+    (0: not); with `first` it ends with its first finding; with `sweep` it goes through the short schedules first.
+
+    A worker that died of somebody's device is started again to be `careful`, with the input that it died of, in
+    hexadecimal, as the `suspect`.
+    """
 
     target: dict[str, Any]
     out: str
@@ -46,6 +51,13 @@ class Job(NamedTuple):
     first: bool = False
     sweep: bool = True
     number: int = 0
+    careful: bool = False
+    suspect: str = ""
+
+    @property
+    def trying(self) -> Path:
+        """Where the input stands that is tried just now, if that may be the last one."""
+        return Path(self.out) / f"trying-{self.number}"
 
 
 class Enough(BaseException):
@@ -58,11 +70,13 @@ class Session:
     Of a guest or a host under test, which say what an input is and what a finding.
     """
 
+    listener: TextIO  # who is told
     most_bytes: int
     look_every: int  # executions between two looks at the clock
 
     def __init__(self, job: Job, harness: Harness | HostHarness, kept: Findings | HostFindings) -> None:
         self.job = job
+        self.listener = sys.stdout
         self._judges, self._kept = harness, kept
         self._swept: list[tuple[str, int]] = []
         self._begun = self._next = time.monotonic()
@@ -119,13 +133,18 @@ class Session:
 
     def tell(self, **more: Any) -> None:
         """A line for whoever watches."""
-        sys.stdout.write(json.dumps({**self.state(), **more}) + "\n")
-        sys.stdout.flush()
+        self.listener.write(json.dumps({**self.state(), **more}) + "\n")
+        self.listener.flush()
 
     def tell_found(self, key: str, why: str) -> None:
         """A line about a finding."""
         at = round(time.monotonic() - self._begun, 2)
         self.tell(finding=key, why=why, after=self._judges.executions, at=at)
+
+    def end(self) -> None:
+        """The last word: a process that ends without it has died."""
+        self.cover()
+        self.tell(done=True)
 
     def cover(self) -> None:
         """Keep what has been covered, where there is more than before."""
@@ -204,15 +223,21 @@ class HostSession(Session):
     most_bytes, look_every = operations.MOST_BYTES, 16
 
     def __init__(self, job: Job) -> None:
-        asked = job.target
-        device = device_of(asked["device"]) if asked.get("device") else StealTime
-        self._harness = HostHarness(kvm=asked["kvm"], known=asked["known"], device=device)
-        self._findings = HostFindings(Path(job.out) / "findings")
+        self._harness = harness_for(job.target, careful=job.careful)
+        self._findings = HostFindings(Path(job.out) / "findings", job.target)
         super().__init__(job, self._harness, self._findings)
         self._looked_into: set[str] = set()
+        self._trying: _Slot | None = None
+        if job.target["device"]:
+            self.look_every = 1  # silence is a sign that it hangs
+            if not job.careful:
+                self._trying = _Slot(job.trying)
+                limit_memory()
 
     def fails(self, given: bytes) -> bool:
         """See Session."""
+        if self._trying is not None:
+            self._trying.put(given)
         failed = self._harness.fails(given)
         if failed is None:
             return False
@@ -233,6 +258,29 @@ class HostSession(Session):
         """See Session."""
         for name, size, sequences in operations.short_sequences():
             yield name, size, map(operations.encode, sequences)
+
+
+class _Slot:
+    """A file in which another process can see what is tried, even when this one is no more."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(_SLOT))
+        with path.open("r+b") as file:
+            self._memory = mmap.mmap(file.fileno(), _SLOT)
+
+    def put(self, given: bytes) -> None:
+        self._memory[2 : 2 + len(given)] = given
+        self._memory[:2] = len(given).to_bytes(2, "little")
+
+
+def last_tried(job: Job) -> str:
+    """The input that a worker was trying, in hexadecimal; nothing where that is not known."""
+    try:
+        content = job.trying.read_bytes()
+    except OSError:
+        return ""
+    return content[2 : 2 + int.from_bytes(content[:2], "little")].hex()
 
 
 def _random(session: Session) -> None:
@@ -283,8 +331,7 @@ def _atheris(session: Session) -> None:
         try:
             session.one(given)
         except Enough:
-            session.cover()
-            sys.stdout.flush()
+            session.end()
             os._exit(0)
 
     options = [f"-max_len={session.most_bytes}", f"-seed={job.seed % (1 << 31) + 1}", "-reload=1", "-verbosity=0"]
@@ -345,6 +392,9 @@ _NOTHING: dict[str, Any] = {
 def main(words: list[str]) -> None:
     """Work on a job."""
     job = Job(**json.loads(words[0]))
+    # What a device or an oracle of somebody's prints is not for the listener.
+    listener = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     session: Session
     if "kvm" in job.target:
         if job.engine == ATHERIS:
@@ -352,14 +402,17 @@ def main(words: list[str]) -> None:
         session = HostSession(job)
     else:
         session = GuestSession(job, target_of(job.target))
+    session.listener = listener
+    session.tell()
     try:
+        if job.suspect:
+            session.one(bytes.fromhex(job.suspect))
         if job.sweep:
             session.sweep()
         _ENGINES[job.engine](session)
     except Enough:
         pass
-    session.tell()
-    session.cover()
+    session.end()
 
 
 if __name__ == "__main__":

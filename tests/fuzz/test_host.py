@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,20 +121,63 @@ def test_finding_is_the_shortest_sequence_and_how_to_do_it_again(
     (tmp_path / "lines").write_text("\n".join(lines))
     assert main(["fuzz", "encode", "--operations", "lines", "-o", "again"]) == 0
     assert (tmp_path / "again").read_bytes() == (place / "input").read_bytes()
-    assert main(["fuzz", "replay", str(place)]) == 2  # its story says how
+    again = re.search(r"again: emu (.*)", (place / "story.txt").read_text())
+    assert again is not None
+    assert main(shlex.split(again[1])) == 1
+    assert "is right" in capsys.readouterr().out
     # The same command goes on with what is there, and does not find it anew.
     capsys.readouterr()
     assert main([*words, "--runs", "2000"]) == 1
     assert "found after" not in capsys.readouterr().out
+    # And with a device that was put right, it is put aside.
+    device(tmp_path, "solution")
+    assert main(["fuzz", "replay", str(place)]) == 0
+    assert "fixed" in capsys.readouterr().out
+    assert main([*words, "--runs", "2000"]) == 0
+    assert f"fixed since it was found: {place.name}" in capsys.readouterr().out
+
+
+BAD = {
+    "ends": ("import os; os._exit(0)", "the end of the process, with status 0"),
+    "crashes": ("import os; os.kill(os.getpid(), 9)", "the end of the process, by signal 9"),
+    "gives up": ("raise SystemExit('enough')", "SystemExit('enough')"),
+    "hangs": ("while True: pass", "no end within 2 s"),
+    "grows": ("self.all = [bytearray(1 << 26) for _ in range(1000)]", "MemoryError() at steal_time.py:"),
+    "raises": ("raise KeyError(msr)", "KeyError(1263947011) at steal_time.py:"),
+    "talks": ("print('{}', 'x' * 10**6); raise KeyError(0)", "KeyError(0)"),
+}
+
+
+@pytest.mark.parametrize("way", BAD)
+def test_device_that_ends_hangs_or_grows_is_a_finding_and_no_end_of_the_campaign(
+    way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("emu.fuzz.campaign._SILENCE_S", 3)
+    word, (bad, why) = device(tmp_path, "solution"), BAD[way]
+    source = tmp_path / "steal_time.py"
+    head, body = source.read_text().split("    def wrmsr(self, msr, value):\n")
+    source.write_text(f"{head}    def wrmsr(self, msr, value):\n        if value == 2:\n            {bad}\n{body}")
+    # Each sequence that hangs takes two seconds.
+    bound = ["--exit-on-first"] if way == "hangs" else ["--runs", "120"]
+    assert main(["fuzz", "host", "--device", word, "--engine", "sweep", *bound, "--json", "-q"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert [why in one["why"] for one in told["findings"]] == [True]
+    assert way == "hangs" or told["executions"] >= 120
+    (place,) = (tmp_path / "fuzz-host" / "findings").iterdir()
+    assert (place / "input.txt").read_text() == "wrmsr STEAL_TIME 0x2\n"
+    assert main(["fuzz", "replay", str(place)]) == 1
+    assert why in capsys.readouterr().out
 
 
 def test_finding_of_kvm_is_known_when_it_goes_on(tmp_path: Path) -> None:
     """Its name begins with a capital."""
     sequence = tuple(parse_sequence("wrmsr STEAL_TIME 1"))
     one = HostFinding("KVM-01234567", "KVM", "why", sequence, ("a story",))
-    assert HostFindings(tmp_path).add(one)
-    assert HostFindings(tmp_path).known == {"KVM-01234567": 16}
-    assert not HostFindings(tmp_path).add(one)
+    under = {"kvm": True, "known": False, "device": None}
+    assert HostFindings(tmp_path, under).add(one)
+    assert HostFindings(tmp_path, under).known == {"KVM-01234567": 16}
+    assert not HostFindings(tmp_path, under).add(one)
 
 
 def test_campaign_without_a_finding_ends_with_status_0(
