@@ -65,7 +65,7 @@ def main(words: Sequence[str]) -> int:
             return _promises(bench, kvm, note, parsed)
         verdict = bench.judge(sequence, engine=True)
         found = campaign.examine(bench, sequence, engine=True) if verdict.disagreements else []
-        return _finish(Report(0, 1, 1, dict.fromkeys(verdict.known, 1), found), note, parsed.json)
+        return _finish(Report(0, 1, 1, dict.fromkeys(verdict.known, 1), found), note, parsed)
     finally:
         bench.close()
 
@@ -100,7 +100,7 @@ def _random(parsed: argparse.Namespace, kvm: bool, note: str) -> int:
     taken = time.monotonic() - began
     if shows:
         print("\r" + " " * 72, end="\r", file=sys.stderr)
-    status = _finish(report, note, parsed.json)
+    status = _finish(report, note, parsed)
     print(f"{report.sequences / max(taken, 1e-9):,.0f} sequences a second", file=sys.stderr)
     return status
 
@@ -124,30 +124,35 @@ def _promises(bench: Bench, kvm: bool, note: str, parsed: argparse.Namespace) ->
     return 0 if agree else 1
 
 
-def _finish(report: Report, note: str, as_json: bool) -> int:
+def _finish(report: Report, note: str, parsed: argparse.Namespace) -> int:
     status = 1 if report.findings else 0
-    if as_json:
+    if parsed.json:
         found = [one._asdict() | {"difference": one.difference._asdict()} for one in report.findings]
         _print_json(report._asdict() | {"findings": found, "agree": not found, "note": note})
         return status
     for one in report.findings:
-        _print_finding(one)
-    many = "1 sequence" if report.sequences == 1 else f"{report.sequences:,} sequences of seed {report.seed}"
+        _print_finding(one, "emu conform --no-known" if parsed.no_known else "emu conform")
+    many = _sequences(report.sequences) + (f" of seed {report.seed}" if report.sequences != 1 else "")
+    disagreements = "1 disagreement" if len(report.findings) == 1 else f"{len(report.findings)} disagreements"
     told = ", and there the search ended" if len(report.findings) >= campaign.MOST_FINDINGS else ""
-    print(f"{many}, {report.engine:,} of them by the engine, too: {len(report.findings)} disagreements" + told)
+    print(f"{many}, {report.engine:,} of them by the engine, too: {disagreements}" + told)
     _print_known(set(report.known), report.known)
     if note:
         _print_wrapped(note)
     return status
 
 
-def _print_finding(one: Finding) -> None:
+def _sequences(number: int) -> str:
+    return "1 sequence" if number == 1 else f"{number:,} sequences"
+
+
+def _print_finding(one: Finding, command: str) -> None:
     at = one.difference
     where = "afterwards" if at.at is None else f"operation {at.at + 1}"
     judge = one.judge if one.judge == "KVM" else f"the {one.judge}"
     print(f"sequence {one.number}: {judge} disagrees with the specification")
     print(f"  {where}, {at.what}: expected {at.expected}, found {at.found}")
-    print(f"  emu conform --sequence '{one.shortest}'\n")
+    print(f"  {command} --sequence '{one.shortest}'\n")
 
 
 def _print_known(numbers: set[str], counts: dict[str, int] | None = None) -> None:
@@ -155,7 +160,7 @@ def _print_known(numbers: set[str], counts: dict[str, int] | None = None) -> Non
     if met:
         print("\nknown differences of this KVM:")
     for known in met:
-        count = f" ({counts[known.number]:,} sequences)" if counts is not None else ""
+        count = f" ({_sequences(counts[known.number])})" if counts is not None else ""
         _print_wrapped(f"{known.number}: {known.what}{count}", "  ", "      ")
         _print_wrapped(known.reason, "      ", "      ")
 

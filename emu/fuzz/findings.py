@@ -250,7 +250,8 @@ class HostFindings(_Folder):
         """The command that does it again."""
         if self._under["device"]:
             return f"emu fuzz replay {shlex.quote(str(self._folder / one.key))}"
-        return f"emu conform --sequence '{format_sequence(one.sequence)}'"
+        known = "" if self._under["known"] else " --no-known"
+        return f"emu conform{known} --sequence '{format_sequence(one.sequence)}'"
 
     def add(self, one: HostFinding) -> bool:
         """Keep it; whether it is new, or shorter than what was known."""
