@@ -192,6 +192,7 @@ def run(job: Job, jobs: int, listener: Listener) -> State:
             except subprocess.TimeoutExpired:
                 one.process.kill()
                 one.process.wait()
+            one.job.trying.unlink(missing_ok=True)
     return state()
 
 
