@@ -24,10 +24,12 @@ NEVER = 1 << 60
 PORTS = assemble("L: add rbx, 3\nmov ecx, 0x4b564d03\nrdmsr\nmov dx, 0x3f8\nout dx, al\nin al, dx\nadd rbx, rax\njmp L")
 
 
-def board(code: bytes, long: int) -> Board:
+def board(code: bytes, long: int, calls: int | None = None) -> Board:
     made = Board(Engine(Ram(SPAN)), LONG0, code)
     assert made.vcpu.engine.blocks is not None
     made.vcpu.engine.blocks.long = long
+    if calls is not None:
+        made.vcpu.engine.blocks.count_in_place(calls)
     return made
 
 
@@ -74,9 +76,7 @@ def in_place(one: Board) -> int:
 )
 def test_blocks_counted_in_place_end_every_run_where_called_ones_do(code, longest, calls):
     rng = random.Random(8)
-    one, other = board(code, 0), board(code, 0)
-    for each, after in ((one, calls), (other, 0)):
-        each.vcpu.engine.blocks.count_in_place(after)
+    one, other = board(code, 0, calls), board(code, 0, 0)
     before = in_place(one), in_place(other)
     for _ in range(100):
         budget = rng.randrange(1, rng.choice((2, 20, 300, longest)))
@@ -135,10 +135,11 @@ def test_long_runs_are_counted_by_blocks_and_short_ones_are_not():
     assert counts_by_blocks(one)
 
 
-def test_code_that_becomes_another_count_of_instructions_in_the_same_bytes():
+@pytest.mark.parametrize("calls", [0, 1])
+def test_code_that_becomes_another_count_of_instructions_in_the_same_bytes(calls):
     # Two instructions of one byte each, and one of two bytes, take turns.
     loop = "L: jmp M\nM: nop\nnop\njmp L"
-    one, other = board(assemble(loop), 0), board(assemble(loop), NEVER)
+    one, other = board(assemble(loop), 0, calls), board(assemble(loop), NEVER)
     at = CODE + assemble(loop).index(b"\x90\x90")
     for turn in range(12):
         for each in (one, other):
@@ -147,10 +148,34 @@ def test_code_that_becomes_another_count_of_instructions_in_the_same_bytes():
         assert one.vcpu.state() == other.vcpu.state()
 
 
+@pytest.mark.parametrize("calls", [0, 1])
+def test_a_guest_that_rewrites_its_loop_now_and_then_is_counted_all_the_same(calls):
+    # Long enough in between for the loop to be counted in place; then its ADD becomes a SUB, or the other way round.
+    source = """
+        mov ebx, 40
+    L:  mov ecx, 200
+    M:  add eax, 3
+        dec ecx
+        jnz M
+        xor byte ptr [rip + M + 1], 0x28
+        dec ebx
+        jnz L
+        hlt
+    """
+    one, other = board(assemble(source), 0, calls), board(assemble(source), NEVER)
+    for budget in (1, 5, 601, 602, 603, 604, 605, 1900, 7, 10**5):
+        for each in (one, other):
+            if not each.log:
+                each.answer(each.vcpu.enter(budget))
+        assert one.vcpu.state() == other.vcpu.state()
+    assert one.log == other.log and [retired for retired, _ in one.log] == [1 + 40 * (1 + 600 + 3)]
+
+
+@pytest.mark.parametrize("calls", [0, 1])
 @pytest.mark.parametrize("cut", [1, 2, 3, 7, 100])
-def test_a_store_into_its_own_block_is_one_unit(cut):
+def test_a_store_into_its_own_block_is_one_unit(cut, calls):
     source = "mov ecx, 5\nL: inc byte ptr [rip+T+1]\nnop\nT: mov al, 7\ndec ecx\njnz L\nhlt"
-    one = board(assemble(source), 0)
+    one = board(assemble(source), 0, calls)
     while not one.log:
         one.answer(one.vcpu.enter(cut))
     assert one.log == [(26, exits.Hlt(CODE + len(assemble(source)) - 1, 1))]
