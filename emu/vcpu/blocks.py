@@ -260,7 +260,7 @@ class Blocks:
     def _one_by_one(self, rip: int, insns: int, count: int, before: int) -> int:
         """The rest, counted one by one."""
         self.end()
-        return self._engine.one_by_one(rip, insns, count, before) if count else insns
+        return self._engine.one_by_one.emulate(rip, insns, count, before) if count else insns
 
     def _use_port(self, insns: int, count: int, done: int, before: int) -> int:
         """An instruction that uses a port was given up, in the last of `done` instructions begun: do it by itself."""

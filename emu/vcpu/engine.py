@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from unicorn import Uc, unicorn_const, x86_const  # type: ignore[attr-defined]
 from unicorn import __version__ as unicorn_version  # type: ignore[attr-defined]
-from unicorn.unicorn_const import UC_ERR_FETCH_PROT, UC_ERR_FETCH_UNMAPPED, UC_ERR_OK
+from unicorn.unicorn_const import UC_ERR_OK
 
 from emu import abi, state
 from emu.ram import Ram
@@ -28,6 +28,7 @@ from emu.vcpu.blocks import Blocks
 from emu.vcpu.calibration import Layout, check_version, find_blob, find_counter, verify
 from emu.vcpu.exit_codes import NO_EXIT, SYSCALL, SYSENTER, UNASSIGNED_FETCH, EngineError
 from emu.vcpu.host_window import HOST_CR4, HSAVE, IOPM, MSRPM, OPEN_MSRPM, STUB_INSNS, VMCB, WINDOW, WINDOW_SIZE
+from emu.vcpu.one_by_one import OneByOne
 from emu.vcpu.paging import Paging
 from emu.vcpu.registers import Batch, uclib
 
@@ -52,7 +53,6 @@ _MSR_HSAVE_PA = 0xC0010117
 EVERYWHERE = 1, 0  # the range of a hook that has none
 SVM_BASE = 0x100  # the engine reports #VMEXIT code c as interrupt number SVM_BASE + c
 _STALE_AT_ONCE = 64  # from so many pages on it is quicker to forget all translated code
-_BLOCK_COUNT = 8  # in uc_tb, where a block's count of instructions is
 
 
 class Hidden(NamedTuple):
@@ -133,11 +133,9 @@ class Engine:
         self._add_hooks()
         self.exit_code = NO_EXIT
         self.counter = 0
-        self._before = 0  # of what the engine counts: not the guest's, or counted before the engine was started again
         self.started = 0  # RIP of the SYSCALL or SYSENTER that the last run was stopped by
-        self._short_block: int | None = None
-        self._watching = False
         self._listeners = 0
+        self.one_by_one = OneByOne(self)
         self.fetching: bool | None = None  # whether a fault came from fetching, where that is known
         self.port: port_io.PortRequest | None = None
         self.after = NO_EXIT
@@ -292,6 +290,11 @@ class Engine:
         self.remove_own(self._port_hooks)
 
     @property
+    def counted(self) -> int:
+        """How many instructions of this run have begun, those included that are not the guest's."""
+        return int(self._counter.value)
+
+    @property
     def counter_place(self) -> ctypes.c_uint64:
         """Where the engine itself counts the instructions of a run with count=, the one under way included."""
         return self._own_counter
@@ -344,8 +347,7 @@ class Engine:
         return True
 
     def _on_new_block(self, _uc: int, new: int, _old: int, _data: int) -> None:
-        if self._watching and ctypes.c_uint16.from_address(new + _BLOCK_COUNT).value == 1:
-            self._short_block = ctypes.c_uint64.from_address(new).value
+        if self.one_by_one.stops_before(new):
             self.counter = self._counter.value
             self._stop(self.handle)
 
@@ -419,44 +421,14 @@ class Engine:
         self.fetching = None
         blocks = self.blocks
         if blocks is None:
-            return self.one_by_one(rip, insns, insns + overhead, overhead)
+            return self.one_by_one.emulate(rip, insns, insns + overhead, overhead)
         if blocks.counts:
             ran = blocks.emulate(rip, insns, overhead)
         else:
-            ran = self.one_by_one(rip, insns, insns + overhead, overhead)
+            ran = self.one_by_one.emulate(rip, insns, insns + overhead, overhead)
         if insns:
             blocks.ran(ran)
         return ran
-
-    def one_by_one(self, rip: int, insns: int, count: int, before: int) -> int:
-        """Run for `count` instructions that the engine counts; `before` of them are not the guest's, or, below 0, so
-        many have been retired already. The guest's that were retired, or `insns` where nothing ended the run."""
-        self._before = before
-        self._watching = True
-        error = self._start_at(rip, count)
-        while self._short_block is not None and error == UC_ERR_OK and self.exit_code == NO_EXIT and self.port is None:
-            done = self._finish_store(self.counter)
-            before, count = before - done, count - done
-            self._before = before
-            if not count:
-                self._watching = False
-                return insns
-            error = self._start_at(self.read_rip(), count)
-        self._watching = False
-        if error != UC_ERR_OK:
-            if error not in (UC_ERR_FETCH_PROT, UC_ERR_FETCH_UNMAPPED):
-                raise EngineError(f"the engine stopped with error {error} after entering at {rip:#x}")
-            self.exit_code = UNASSIGNED_FETCH
-            return int(self._counter.value) - before
-        if self.exit_code == NO_EXIT and self.port is None:
-            counted: int = self._counter.value - 1
-            if counted != count:
-                raise EngineError(f"the engine retired {counted} of {count} instructions and gave no reason")
-            return insns
-        counter: int = self.counter
-        if self.exit_code >= 0 and self.exit_code != vmcb.EXIT_VINTR:
-            counter -= 1  # the intercepted instruction was counted, but has not been executed
-        return counter - before
 
     def start(self, rip: int, count: int = 0) -> int:
         """Run until something stops it, which may be the engine's `count`; the engine's error."""
@@ -464,36 +436,6 @@ class Engine:
             self.handle, ctypes.c_uint64(rip), ctypes.c_uint64(2**64 - 1), ctypes.c_uint64(0), ctypes.c_size_t(count)
         )
         return error
-
-    def _start_at(self, rip: int, count: int) -> int:
-        self._short_block = None
-        return self.start(rip, count) if self.blocks is None else self.blocks.start(rip, count)
-
-    def _finish_store(self, counted: int) -> int:
-        """The instructions really retired where the engine stopped before a block of one, having counted `counted`.
-
-        Such a block is made in two cases. An instruction that ends a block may stand alone. Or a store has fallen into
-        the block it stands in: then the engine gives that block up, goes back before the store and does it again by
-        itself, counting it twice; which it must not, since where blocks begin depends on where entries are cut.
-        """
-        linear = self._short_block
-        assert linear is not None
-        alone = self.uc.ctl_request_cache(linear)[1] == 1
-        if alone:
-            return counted
-        # A store into its own block is attempted, given up and done again, which counts two, only if the block that
-        # begins here has the stored-to bytes as well.
-        self._watching = False
-        self.hidden()
-        self.settle_flags()
-        rip = self.read_rip()
-        self._start_at(rip, 1)
-        if self.read_rip() == rip:
-            self._start_at(rip, 2)
-        # So that the next time will be noticed too: the block of one must be made anew.
-        self.uc.ctl_remove_cache(linear, linear + 1)
-        self._watching = True
-        return counted
 
     def computed_flags(self) -> int | None:
         """Where the guest has stopped at an instruction in mid-block: its true arithmetic flags, if they need settling.
@@ -528,7 +470,7 @@ class Engine:
             return self.fetching
         code, counter = self.exit_code, self.counter
         self.exit_code = NO_EXIT
-        self._start_at(rip, 1)
+        self.one_by_one.start(rip, 1)
         fetching = self.counter == 0
         self.exit_code, self.counter = code, counter
         return fetching
@@ -660,7 +602,7 @@ class Engine:
 
     def under_way(self) -> int:
         """Within a hook: how many instructions this run has retired before the one that is under way."""
-        return int(self._counter.value) - 1 - self._before
+        return self.counted - 1 - self.one_by_one.before
 
     def read_blob(self) -> Any:
         """The context blob of this moment, as bytes; the next call overwrites it."""
