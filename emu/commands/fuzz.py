@@ -205,6 +205,7 @@ def _engine(parsed: Any) -> str:
     engine: str = parsed.engine or campaign.default_engine()
     if engine not in _ENGINES:
         raise HostError(f"there is no engine {engine!r}", "--engine", did_you_mean(engine, _ENGINES))
+    campaign.require(engine)
     return engine
 
 

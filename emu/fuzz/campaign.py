@@ -26,6 +26,7 @@ _MOST_DEATHS = 5
 _LAST_WORDS = 600
 _SILENCE_S = 10  # of a worker that tells each half second
 _PATIENCE_S = 30  # beyond its time, before a worker is ended
+_INSTALL = "python -m pip install 'kvm-steal-emu[fuzz]', or --engine sweep"
 _LAST_CALL_S = 2  # for the other workers, when the first finding is all that is wanted
 
 
@@ -62,9 +63,13 @@ def default_engine() -> str:
     for name in (ATHERIS, HYPOTHESIS):
         if importlib.util.find_spec(name) is not None:
             return name
-    raise HostError(
-        "no fuzzing engine is installed", "--engine", "python -m pip install 'kvm-steal-emu[fuzz]', or --engine sweep"
-    )
+    raise HostError("no fuzzing engine is installed", "--engine", _INSTALL)
+
+
+def require(engine: str) -> None:
+    """Raise HostError where this engine is a package that is not installed."""
+    if engine in (ATHERIS, HYPOTHESIS) and importlib.util.find_spec(engine) is None:
+        raise HostError(f"the package `{engine}` is not installed", "--engine", _INSTALL)
 
 
 def _sum(last: list[dict[str, Any]], seconds: float, corpus: int, deaths: int, lost: int) -> State:

@@ -97,6 +97,17 @@ def test_engine_finds_it_without_the_sweep(engine: str, capsys: pytest.CaptureFi
     assert told["executions"] > 0 and told["edges"] >= 3 and not told["deaths"]
 
 
+@pytest.mark.parametrize("engine", ["atheris", "hypothesis"])
+def test_engine_that_is_not_installed_is_told_at_once(
+    engine: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emu.fuzz.campaign.importlib.util.find_spec", lambda name: None)
+    assert emu("guest", "readers/seqlock", "--engine", engine) == 2
+    assert f"the package `{engine}` is not installed" in capsys.readouterr().err
+    assert emu("guest", "readers/seqlock") == 2
+    assert "no fuzzing engine is installed" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(shutil.which("afl-fuzz") is None, reason="afl-fuzz is not installed")
 def test_two_instances_of_afl_share_what_they_find(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     words = ("readers/seqlock", "--engine", "afl", "--no-sweep", "-j", "2")
