@@ -9,10 +9,14 @@ import sys
 import pytest
 
 from emu import exits
+from emu.compiler import find_compiler
+from emu.guest import load_guest
+from emu.machine import Config, Machine
 from emu.ram import Ram
 from emu.vcpu import native
 from emu.vcpu.blocks import LONG, Blocks
 from emu.vcpu.engine import Engine
+from tests import upper_half
 from tests.assemble import assemble
 from tests.bench.programs import BRANCHY, MEMORY, TIGHT
 from tests.vcpu import slicing
@@ -96,6 +100,26 @@ def test_blocks_are_counted_in_place_however_far_the_engines_code_is_from_ours()
         one.vcpu.enter(10_000)
         assert in_place(one) > before
     assert len({one.vcpu.state() for one in boards}) == 1
+
+
+@IN_PLACE
+def test_a_kernel_in_the_upper_half_is_counted_in_place_as_well(tmp_path):
+    image = load_guest(upper_half.build(find_compiler(), tmp_path))
+
+    def end(long: int, calls: int):
+        machine = Machine(image, Config(tasks=("busy",), quantum_ps=10**7, insn_limit=10**6))
+        blocks = machine.engine.blocks
+        assert blocks is not None
+        blocks.long = long
+        blocks.count_in_place(calls)
+        before = blocks.in_place
+        while machine.reason is None:
+            machine.run_to(machine.position + 777)
+        return machine.state(), machine.ram.read(0, machine.ram.size), blocks.in_place - before
+
+    *found, replaced = end(0, 1)
+    *counted, called = end(NEVER, 0)
+    assert found == counted and replaced > 5 and not called
 
 
 @IN_PLACE
