@@ -120,7 +120,7 @@ static int checks(const uint8_t **code, struct counting *counting)
     return check && check == counting->check;
 }
 
-_Static_assert(offsetof(struct counting, late) < 128, "its fields are reached by one byte");
+_Static_assert(offsetof(struct counting, probe) < 128, "fields up to this one are reached by one byte");
 
 static uint8_t *put(uint8_t *to, const void *what, size_t size) { return (uint8_t *)memcpy(to, what, size) + size; }
 
