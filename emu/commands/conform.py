@@ -24,6 +24,7 @@ from emu.conform.text import parse_sequence
 from emu.conform.verdict import Bench
 from emu.faults import HostError
 from emu.kvm.system import missing
+from emu.view.many import many
 
 _MOST_SEQUENCES = 10**9
 _MOST_JOBS = 64
@@ -132,18 +133,14 @@ def _finish(report: Report, note: str, parsed: argparse.Namespace) -> int:
         return status
     for one in report.findings:
         _print_finding(one, "emu conform --no-known" if parsed.no_known else "emu conform")
-    many = _sequences(report.sequences) + (f" of seed {report.seed}" if report.sequences != 1 else "")
-    disagreements = "1 disagreement" if len(report.findings) == 1 else f"{len(report.findings)} disagreements"
+    judged = many(report.sequences, "sequence") + (f" of seed {report.seed}" if report.sequences != 1 else "")
     told = ", and there the search ended" if len(report.findings) >= campaign.MOST_FINDINGS else ""
-    print(f"{many}, {report.engine:,} of them by the engine, too: {disagreements}" + told)
+    disagreements = many(len(report.findings), "disagreement")
+    print(f"{judged}, {report.engine:,} of them by the engine, too: {disagreements}" + told)
     _print_known(set(report.known), report.known)
     if note:
         _print_wrapped(note)
     return status
-
-
-def _sequences(number: int) -> str:
-    return "1 sequence" if number == 1 else f"{number:,} sequences"
 
 
 def _print_finding(one: Finding, command: str) -> None:
@@ -160,7 +157,7 @@ def _print_known(numbers: set[str], counts: dict[str, int] | None = None) -> Non
     if met:
         print("\nknown differences of this KVM:")
     for known in met:
-        count = f" ({_sequences(counts[known.number])})" if counts is not None else ""
+        count = f" ({many(counts[known.number], 'sequence')})" if counts is not None else ""
         _print_wrapped(f"{known.number}: {known.what}{count}", "  ", "      ")
         _print_wrapped(known.reason, "      ", "      ")
 

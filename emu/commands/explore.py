@@ -29,6 +29,7 @@ from emu.guest import load_guest
 from emu.history.edits import MAX_BURST
 from emu.history.recording import to_bytes as recording_bytes
 from emu.scenario import HOST_MODELS, STEAL_STORES, from_text, is_digits
+from emu.view.many import many, times
 
 _STATUS = {PROVED: 0, REFUTED: 1, OPEN: 3}
 _OTHER_CPU = "other-cpu"
@@ -270,24 +271,24 @@ def _judged_names(instance: Instance) -> list[str]:
 
 
 def _times(count: int) -> str:
-    return "judged once" if count == 1 else f"judged {count:,} times" if count else "never put to the test"
+    return f"judged {times(count)}" if count else "never put to the test"
 
 
 def _headline(verdict: str, reports: list[Report], untested: list[str]) -> str:
     if verdict == REFUTED:
         found = reports[-1].found
         assert found is not None
-        return f"refuted, by {_many(len(found.way.steps), 'step')} of the host"
+        return f"refuted, by {many(len(found.way.steps), 'step')} of the host"
     if verdict == PROVED:
         return "proved, for every schedule within the bound"
     for report in reports:
         if not report.complete:
             return (
-                f"not decided: the bound on states was met among the schedules with {_many(report.layers, 'host step')}"
+                f"not decided: the bound on states was met among the schedules with {many(report.layers, 'host step')}"
                 " (--state-limit sets another)"
             )
         if report.cut:
-            return f"not decided: {_many(report.cut, 'run')} met the bound on instructions (--insn-limit sets another)"
+            return f"not decided: {many(report.cut, 'run')} met the bound on instructions (--insn-limit sets another)"
     hint = "mark a read (see steal.h), name one with --read, or choose with --property"
     return (
         f"not exercised: {', '.join(untested)} {'was' if len(untested) == 1 else 'were'} never put to the test; {hint}"
@@ -296,34 +297,30 @@ def _headline(verdict: str, reports: list[Report], untested: list[str]) -> str:
 
 def _covered(instance: Instance, report: Report) -> str:
     """What was tried, in plain words."""
-    states, ends = _many(report.states, "state"), _many(report.ends, "way")
+    states, ends = many(report.states, "state"), many(report.ends, "way")
     if instance.withheld:
         return f"On a machine that does not offer steal time: {states}, {ends} to the end."
     stores = "two stores of steal" if instance.halves else "one store of steal"
     what = f"store by store ({stores})" if instance.model == _OTHER_CPU else "each whole, between two instructions"
     burst = f", or {instance.burst:,} at once" if instance.burst > 1 else ""
-    steps = [f"up to {_many(instance.updates, 'update')}{burst}, {what}"] if instance.updates else []
+    steps = [f"up to {many(instance.updates, 'update')}{burst}, {what}"] if instance.updates else []
     if instance.vcpus > 1:
-        steps.append(f"up to {_many(instance.switches, 'switch')} between vCPUs that nobody asked for")
+        steps.append(f"up to {many(instance.switches, 'switch')} between vCPUs that nobody asked for")
     if instance.jumps:
-        waits = _many(instance.jumps, "wait")
+        waits = many(instance.jumps, "wait")
         steps.append(f"up to {waits} of the vCPU, each with a jump of time and the update that follows")
     text = f"Host steps: {'; '.join(steps) or 'none'}."
     if instance.reads:
-        text += f" Looked at until each vCPU has made {_many(instance.reads, 'read')}."
-    text += f" {states} at {_many(report.points, 'visible point')}, {ends} to the end."
+        text += f" Looked at until each vCPU has made {many(instance.reads, 'read')}."
+    text += f" {states} at {many(report.points, 'visible point')}, {ends} to the end."
     if report.complete:
-        text += f" That decides {_many(report.schedules, 'order')} of host steps and visible points,"
-        text += f" and {_many(report.placements, 'placement')} between instructions."
+        text += f" That decides {many(report.schedules, 'order')} of host steps and visible points,"
+        text += f" and {many(report.placements, 'placement')} between instructions."
     elif report.found is None and report.layers:
-        text += f" All schedules with fewer than {_many(report.layers, 'host step')} are decided."
+        text += f" All schedules with fewer than {many(report.layers, 'host step')} are decided."
     if report.time_matters:
         text += " The guest reads the time, so states at different times are different."
     return text
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 'es' if what.endswith('ch') else 's'}"
 
 
 def _as_json(

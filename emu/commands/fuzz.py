@@ -27,6 +27,7 @@ from emu.fuzz.outcome import ORACLES
 from emu.fuzz.target import REGISTERED, Target, target_of
 from emu.fuzz.worker import AFL, ATHERIS, HYPOTHESIS, RANDOM, SWEEP, Job
 from emu.scenario import did_you_mean, is_digits
+from emu.view.many import times
 
 _ENGINES = (ATHERIS, AFL, HYPOTHESIS, RANDOM, SWEEP)
 _WIDTH = 78
@@ -189,7 +190,7 @@ def _host_under_test(arguments: list[str]) -> int:
         told += _swept(state)
         if state.deaths:
             told.append(
-                f"a worker died {_times(state.deaths)}, and was started again: each sequence apart, which is slower"
+                f"a worker died {times(state.deaths)}, and was started again: each sequence apart, which is slower"
             )
         told += [] if known else ["", "nothing was found"]
         for one in known:
@@ -286,10 +287,6 @@ def _report(parsed: Any, target: Target, out: Path, engine: str, state: State) -
     return 1 if known else 0
 
 
-def _times(number: int) -> str:
-    return "once" if number == 1 else f"{number} times"
-
-
 def _swept(state: State) -> list[str]:
     if not state.swept:
         return []
@@ -309,7 +306,7 @@ def _lines(
     if state.exactly:
         told.append(f"{state.exactly:,} executions needed the whole machine, which is slower")
     if state.deaths:
-        told.append(f"a worker died {_times(state.deaths)}, and was started again")
+        told.append(f"a worker died {times(state.deaths)}, and was started again")
     told.append(f"{state.edges} edges, {lines[0]} of {lines[1]} lines: {out}/coverage.html")
     if not known:
         return [*told, "", "nothing was found"]

@@ -16,6 +16,7 @@ from emu import result as results
 from emu.host.task import parse_task
 from emu.result import Result, VcpuResult
 from emu.scenario import Config
+from emu.view.many import many
 from emu.view.scale import readable
 from emu.view.strip import Glyphs, Row, close_up, from_afar, glyphs_for
 from emu.view.timeline import IDLE, WAITS, Timeline
@@ -226,7 +227,7 @@ def ending(result: Result, config: Config) -> str:
         results.OUTPUT_LIMIT: (f"stopped at --output-limit {flag_size(config.output_limit)}", _MORE),
         "running": ("still running", ""),
     }[result.reason]
-    insns = "1 instruction" if result.instructions == 1 else f"{result.instructions:,} instructions"
+    insns = many(result.instructions, "instruction")
     return f"{why} after {readable(result.virtual_ns)} of virtual time, {insns}{hint}"
 
 
