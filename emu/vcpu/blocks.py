@@ -67,10 +67,9 @@ class Counting(ctypes.Structure):
     _fields_ = (
         *(("left", ctypes.c_int64), ("last", _u32), ("fresh", _u32)),
         *((name, _address) for name in ("late", "probe", "engine", "stop", "get", "on_in", "on_out", "blocks")),
-        ("next", ctypes.POINTER(Block)),
         *((name, _u64) for name in ("count", "stepped", "steps", "again", "rcx")),
         *(("mode", _u32), ("stopped", _u32), ("number_of_rcx", _i32), ("number_of_msr", _i32)),
-        *(("check", _u64), ("request", _i32), ("inlined", _u32), ("warm", _u32), ("pad", _u32)),
+        *(("check", _u64), ("request", _i32), ("inlined", _u32), ("warm", _u32), ("next", _u32)),
     )
 
 
@@ -209,9 +208,9 @@ class Blocks:
             again = now.stopped == AT_AGAIN and self._given_up()
             if again:
                 done -= self._last().insns - self._place()
-            elif now.stopped == AT_BUDGET and done < count < done + now.next.contents.insns:
-                block = now.next.contents
-                now.last = (ctypes.addressof(block) - now.blocks) // ctypes.sizeof(Block)
+            elif now.stopped == AT_BUDGET and done < count < done + self._table[now.next].insns:
+                now.last = now.next
+                block = self._last()
                 error, begun = self._step(rip, block.address, block.size, count - done)
                 if engine.port is not None:
                     return done + engine.counter - before

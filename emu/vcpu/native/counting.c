@@ -61,7 +61,7 @@ __attribute__((noinline)) void emu_begun_late(uint64_t address, uint32_t size, s
             counting->last = (uint32_t)(block - counting->blocks);
             return;
         }
-        counting->next = block;
+        counting->next = (uint32_t)(block - counting->blocks);
         stop(counting, block->insns && block->cost != MANY ? AT_BUDGET : AT_UNKNOWN);
     }
 }

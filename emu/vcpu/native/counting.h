@@ -26,7 +26,6 @@ struct counting {
     uint32_t (*on_in)(void *, uint32_t, int, void *);
     void (*on_out)(void *, uint32_t, int, uint32_t, void *);
     struct block *blocks; // BLOCKS of them, at most half of them used
-    struct block *next;   // not begun, because it is longer than `left`
     uint64_t count;
     uint64_t stepped; // instructions begun one by one, and one more where that was too many
     uint64_t steps;   // so many may
@@ -40,7 +39,7 @@ struct counting {
     int32_t request;
     uint32_t inlined;
     uint32_t warm; // a call is replaced when these bits of the number of calls are 0; ~0: never
-    uint32_t pad;
+    uint32_t next; // number of the block that is not begun, because it is longer than `left`
 };
 
 uint64_t emu_address_of(const struct block *block);
