@@ -7,7 +7,7 @@ In Linux: include/uapi/linux/elf.h has the layouts; load_elf_phdrs() in fs/binfm
 """
 
 import struct
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 MAGIC = b"\x7fELF"
 MAX_SEGMENTS = 64
@@ -104,11 +104,10 @@ def read_header(source: bytes) -> Header:
 def with_entry(source: bytes, entry: int) -> bytes:
     """The same file, but entered at `entry`. Raises Damaged where it is no ELF file, or that is no address in it."""
     header = read_header(source)
-    at, size = _ENTRY, header.bits // 8
     if entry >> header.bits:
         raise Damaged(f"{entry:#x} is no address of {header.bits} bits")
-    order: Literal["little", "big"] = "little" if header.order == "<" else "big"
-    return source[:at] + entry.to_bytes(size, order) + source[at + size :]
+    word = struct.pack(header.order + {32: "I", 64: "Q"}[header.bits], entry)
+    return source[:_ENTRY] + word + source[_ENTRY + len(word) :]
 
 
 def program_headers(source: bytes, header: Header) -> list[ProgramHeader]:
