@@ -12,8 +12,8 @@ import signal
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-MEMORY = 512 << 20  # bytes beyond what is mapped when the limit is set
-PATIENCE_S = 2.0
+_MEMORY = 512 << 20  # bytes beyond what is mapped when the limit is set
+_PATIENCE_S = 2.0
 _MOST_ANSWER = 1 << 20
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -24,37 +24,35 @@ class Lost(NamedTuple):
     why: str
 
 
-def apart(call: Callable[[], Any], seconds: float = PATIENCE_S) -> Any:
-    """What `call` returns, which can be pickled, or Lost. It gets `seconds`, and MEMORY more than there is."""
+def apart(call: Callable[[], Any], seconds: float = _PATIENCE_S) -> Any:
+    """What `call` returns, which can be pickled, or Lost. It gets `seconds`, and the memory of limit_memory."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         _answer(call, writing)
     os.close(writing)
-    answer, in_time = b"", True
+    answer, ended = b"", False
     try:
-        while len(answer) <= _MOST_ANSWER:
-            in_time = bool(select.select([reading], [], [], seconds)[0])
-            block = os.read(reading, 1 << 16) if in_time else b""
-            if not block:
-                break
+        while not ended and len(answer) <= _MOST_ANSWER and select.select([reading], [], [], seconds)[0]:
+            block = os.read(reading, 1 << 16)
             answer += block
-    finally:
+            ended = not block
+    finally:  # after Ctrl-C as well, which the copy may not heed
         os.close(reading)
-        if not in_time or len(answer) > _MOST_ANSWER:
+        if not ended:
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
-    if not in_time:
+    if not ended:
         return Lost(f"no end within {seconds:g} s")
     if status or not answer:
-        return Lost(ending(os.waitstatus_to_exitcode(status)))
+        return Lost(_ending(os.waitstatus_to_exitcode(status)))
     try:
         return pickle.loads(answer)
     except Exception:  # whatever else was written to that pipe
         return Lost("an answer that cannot be read")
 
 
-def ending(code: int) -> str:
+def _ending(code: int) -> str:
     """How a process has ended, in words; `code` as subprocess gives it."""
     if code >= 0:
         return f"the end of the process, with status {code}"
@@ -62,12 +60,12 @@ def ending(code: int) -> str:
 
 
 def limit_memory() -> None:
-    """From now on this process can map MEMORY more than it has, and no more."""
+    """From now on this process can map half a gibibyte more than it has, and no more."""
     with contextlib.suppress(OSError, ValueError):
         with open("/proc/self/statm", encoding="ascii") as file:
             mapped = int(file.read().split()[0]) * _PAGE
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        wanted = mapped + MEMORY
+        wanted = mapped + _MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 

@@ -43,6 +43,17 @@ def test_end_without_an_answer_is_told(call, why: str) -> None:
     assert type(found) is Lost and why in found.why
 
 
+def test_copy_that_does_not_end_is_not_waited_for_after_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("emu.fuzz.apart.select.select", interrupted)
+    before = _left()
+    with pytest.raises(KeyboardInterrupt):
+        apart(lambda: time.sleep(600))
+    assert _left() == before
+
+
 def test_nothing_that_it_prints_is_seen(capfd: pytest.CaptureFixture[str]) -> None:
     assert apart(lambda: os.write(1, b"out") + os.write(2, b"err")) == 6
     assert capfd.readouterr() == ("", "")
