@@ -7,7 +7,7 @@ what was found by then is kept.
 import json
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +21,9 @@ from emu.commands.progress import Ticker, wanted
 from emu.faults import HostError, escaped
 from emu.fuzz import campaign, coverage, findings
 from emu.fuzz.campaign import Listener, State
+from emu.fuzz.findings import Finding
 from emu.fuzz.harness import Harness
-from emu.fuzz.host import harness_for
+from emu.fuzz.host import HostHarness, harness_for
 from emu.fuzz.outcome import ORACLES
 from emu.fuzz.target import REGISTERED, Target, target_of
 from emu.fuzz.worker import AFL, ATHERIS, HYPOTHESIS, RANDOM, SWEEP, Job
@@ -134,8 +135,7 @@ def _guest(arguments: list[str]) -> int:
         if not early:
             raise
     out = Path(parsed.out or f"fuzz-{Path(parsed.target).stem}")
-    for key in findings.settle(out / "findings", harness, early):
-        _say(parsed, f"fixed since it was found: {key}, now in {out}/fixed")
+    _put_aside(parsed, out, harness, early)
     kept = findings.Findings(out / "findings", target)
     for one in early:
         if kept.add(one):
@@ -174,8 +174,7 @@ def _host_under_test(arguments: list[str]) -> int:
     harness = harness_for(table, careful=True)  # that there is no KVM is told before anything is started
     out = Path(parsed.out or "fuzz-host")
     try:
-        for key in findings.settle(out / "findings", harness, ()):
-            _say(parsed, f"fixed since it was found: {key}, now in {out}/fixed")
+        _put_aside(parsed, out, harness, ())
     finally:
         harness.close()
     who = parsed.device or ("KVM and the emulator" if table["kvm"] else "the emulator")
@@ -208,6 +207,12 @@ def _engine(parsed: Any) -> str:
         raise HostError(f"there is no engine {engine!r}", "--engine", did_you_mean(engine, _ENGINES))
     campaign.require(engine)
     return engine
+
+
+def _put_aside(parsed: Any, out: Path, harness: Harness | HostHarness | None, early: Iterable[Finding]) -> None:
+    """Put aside what was found earlier and is fixed, and say so."""
+    for key in findings.settle(out / "findings", harness, early):
+        _say(parsed, f"fixed since it was found: {key}, now in {out}/fixed")
 
 
 def _say(parsed: Any, line: str) -> None:

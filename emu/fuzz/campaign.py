@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from emu.faults import HostError
 from emu.fuzz import afl
 from emu.fuzz.findings import kept_in
+from emu.fuzz.host import can_be_apart
 from emu.fuzz.worker import AFL, ATHERIS, HYPOTHESIS, Job, last_tried
 
 _MOST_DEATHS = 5
@@ -119,7 +120,8 @@ class _Worker:
 
     def hangs(self, now: float) -> bool:
         """Whether it has been silent for too long, as it is where somebody's device does not come back."""
-        return _may_kill(self.job) and not self.job.careful and now - self.heard > _SILENCE_S
+        own = bool(self.job.target.get("device"))
+        return own and not self.job.careful and now - self.heard > _SILENCE_S
 
     def last_words(self) -> str:
         self._reader.join(1)
@@ -127,13 +129,8 @@ class _Worker:
         return lines[-1][:200] if lines else f"status {self.process.returncode}"
 
 
-def _may_kill(job: Job) -> bool:
-    """Whether a worker executes code of somebody's that can end it."""
-    return bool(job.target.get("device"))
-
-
 def _after_death(job: Job, deaths: int) -> Job:
-    if _may_kill(job):
+    if can_be_apart(job.target):
         return job._replace(careful=True, suspect=last_tried(job))
     return job._replace(seed=job.seed + 1000 * deaths, sweep=False)
 

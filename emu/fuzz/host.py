@@ -118,8 +118,7 @@ class HostHarness:
             why = f"{judge} does not get through it: {different.found}"
         kind = "end" if different.at is None else format_sequence([short[different.at]]).rsplit(" ", 1)[0]
         shape = " ".join(type(one).__name__ for one in short)
-        short_name = "device" if self._own else judge.split()[0]
-        key = f"{short_name}-{hashlib.sha256(f'{kind} {shape}'.encode()).hexdigest()[:8]}"
+        key = f"{judge.removeprefix('the ').split()[0]}-{hashlib.sha256(f'{kind} {shape}'.encode()).hexdigest()[:8]}"
         story = [f"{number}. {format_sequence([one])}" for number, one in enumerate(short, 1)]
         return HostFinding(key, judge, why, tuple(short), (*story, f"=> {why}"))
 
@@ -130,10 +129,15 @@ class HostHarness:
 
 def harness_for(under: dict[str, Any], *, careful: bool) -> HostHarness:
     """A harness for what a job or a finding says to be under test: `kvm`, `known`, and `device`, as device_of takes it,
-    or None. To be `careful` is for devices alone, and where KVM is not asked. Raises HostError."""
+    or None. It is as `careful` as it can be (can_be_apart). Raises HostError."""
     device = device_of(under["device"]) if under["device"] else None
-    careful = careful and device is not None and not under["kvm"]
+    careful = careful and can_be_apart(under)
     return HostHarness(kvm=under["kvm"], known=under["known"], device=device, careful=careful)
+
+
+def can_be_apart(under: dict[str, Any]) -> bool:
+    """Whether what is under test is somebody's device, and no VM, which a copy of its process cannot use."""
+    return bool(under.get("device")) and not under.get("kvm")
 
 
 def _can_be_said(sequence: list[Operation]) -> bool:

@@ -292,11 +292,9 @@ def _random(session: Session) -> None:
 
 def _hypothesis(session: Session) -> None:
     """Hypothesis draws inputs; it is there everywhere, learns nothing of coverage, and shrinks nothing here."""
-    try:
-        import hypothesis
-        from hypothesis import strategies
-    except ImportError:
-        raise _missing("hypothesis") from None
+    import hypothesis
+    from hypothesis import strategies
+
     for number in range(1 << 30):
 
         @hypothesis.settings(
@@ -318,11 +316,8 @@ def _atheris(session: Session) -> None:
     """libFuzzer, by the package `atheris`, led by the guest's own edges."""
     import ctypes
 
-    try:
-        core = importlib.import_module("atheris.core_with_libfuzzer")
-        atheris = importlib.import_module("atheris")
-    except ImportError:
-        raise _missing("atheris") from None
+    core = importlib.import_module("atheris.core_with_libfuzzer")
+    atheris = importlib.import_module("atheris")
     job = session.job
     corpus = Path(job.out) / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
@@ -362,16 +357,9 @@ _ENGINES: dict[str, Callable[[Session], None]] = {
 }
 
 
-def _missing(package: str) -> SystemExit:
-    return SystemExit(f"the package `{package}` is not installed: python -m pip install 'kvm-steal-emu[fuzz]'")
-
-
 def _instrument() -> None:
     """Let atheris see which branches of the devices and of the model are taken."""
-    try:
-        atheris = importlib.import_module("atheris")
-    except ImportError:
-        raise _missing("atheris") from None
+    atheris = importlib.import_module("atheris")
     for name in ("emu.devices.steal_time", "emu.devices.kvmclock", "emu.devices.async_pf", "emu.conform.model"):
         module = importlib.import_module(name)
         for one in vars(module).values():
